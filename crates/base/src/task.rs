@@ -1,0 +1,80 @@
+//! Tasks that end with their owner.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::task::JoinHandle;
+
+/// A running task. Dropping it ends the task at its next suspension; [`Task::detach`] lets it run on.
+#[must_use = "a dropped task is cancelled; keep it, await it, or detach it"]
+#[derive(Debug)]
+pub struct Task<T>(Option<JoinHandle<T>>);
+
+/// Starts a task. `future` runs until it is done or the returned [`Task`] is dropped.
+#[allow(clippy::disallowed_methods)]
+pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Task<T> {
+    Task(Some(tokio::task::spawn(future)))
+}
+
+impl<T> Task<T> {
+    /// Lets the task run to its end on its own.
+    pub fn detach(mut self) {
+        self.0 = None;
+    }
+
+    /// Whether the task has ended.
+    pub fn is_finished(&self) -> bool {
+        self.0.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Ends the task at its next suspension.
+    pub fn cancel(&self) {
+        if let Some(handle) = &self.0 {
+            handle.abort();
+        }
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// Awaiting a task gives its value.
+///
+/// # Panics
+/// With the task's own panic, if it had one, or if it was cancelled.
+impl<T> Future for Task<T> {
+    type Output = T;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let handle = self.0.as_mut().expect("a detached task cannot be awaited: detach consumes it");
+        match Pin::new(handle).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(value)) => Poll::Ready(value),
+            Poll::Ready(Err(err)) if err.is_panic() => std::panic::resume_unwind(err.into_panic()),
+            Poll::Ready(Err(_)) => panic!("awaited a task that was cancelled"),
+        }
+    }
+}
+
+/// Runs blocking system calls (files, mounts, fsync) on a thread meant for them.
+///
+/// Only for code that a simulation replaces by a door of its own; inside [`crate::sim`] it runs at once, on
+/// the one thread there is.
+#[allow(clippy::disallowed_methods)]
+pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    if crate::sim::active() {
+        return f();
+    }
+    match tokio::task::spawn_blocking(f).await {
+        Ok(value) => value,
+        Err(err) => std::panic::resume_unwind(err.into_panic()),
+    }
+}
+
+/// Lets other tasks run before going on. For loops that work long without waiting.
+pub async fn yield_now() {
+    tokio::task::yield_now().await;
+}
