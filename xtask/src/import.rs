@@ -25,10 +25,10 @@ const BUILTIN: &[(&str, &str)] = &[
 pub fn run(root: &Path, api: &str, apimachinery: &str) -> Result<()> {
     let out = root.join("crates/apimachinery/schema");
     std::fs::create_dir_all(&out)?;
-    let meta = "pkg/apis/meta/v1/";
+    let meta = ["types", "watch", "group_version"].map(|f| format!("pkg/apis/meta/v1/{f}.go"));
     let mut packages = vec![
         package("types", apimachinery, &["pkg/types/uid.go".into(), "pkg/types/nodename.go".into()], None)?,
-        package("meta/v1", apimachinery, &[format!("{meta}types.go"), format!("{meta}watch.go")], Some(""))?,
+        package("meta/v1", apimachinery, &meta, Some(""))?,
     ];
     for path in git(api, &["ls-tree", "-r", "--name-only", "HEAD"])?.lines() {
         if let Some(name) = path.strip_suffix("/types.go").filter(|n| n.matches('/').count() == 1) {

@@ -3,6 +3,7 @@ use crate::schema_text::{self, Body, Schema};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
+mod blob;
 mod keys;
 
 /// Writes the generated files below `crates/apimachinery/src/schema`; with `check` only compares, and fails on a difference.
@@ -11,7 +12,10 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
     let schema = schema_text::read(&crate_dir.join("schema"))?;
     let names = names(&schema);
     let out = crate_dir.join("src/schema");
-    let files: Vec<(PathBuf, Vec<u8>)> = vec![(out.join("keys.rs"), keys::generate(&names)?.into_bytes())];
+    let files: Vec<(PathBuf, Vec<u8>)> = vec![
+        (out.join("keys.rs"), keys::generate(&names)?.into_bytes()),
+        (out.join("schema.bin"), blob::generate(&schema, &names)?),
+    ];
     let mut stale = Vec::new();
     for (path, content) in files {
         let same = std::fs::read(&path).is_ok_and(|old| old == content);
