@@ -48,6 +48,15 @@ pub fn generate(schema: &Schema, names: &[String]) -> Result<Vec<u8>> {
     b.assemble()
 }
 
+/// The number of a struct type in the table.
+pub fn type_number(schema: &Schema, name: &str) -> Result<usize> {
+    let mut number = 0;
+    for other in schema.types.keys().take_while(|n| n.as_str() < name) {
+        number += usize::from(structure(schema, other)?.is_some());
+    }
+    Ok(number)
+}
+
 /// The fields of a struct type, through aliases; nothing for other types.
 pub fn structure<'a>(schema: &'a Schema, name: &str) -> Result<Option<&'a [Field]>> {
     match &schema.types.get(name).with_context(|| format!("type {name}"))?.body {

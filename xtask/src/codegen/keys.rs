@@ -1,6 +1,6 @@
 //! `keys.rs`: a constant per JSON field name and a perfect hash from a name to its key.
 use super::words;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -18,7 +18,7 @@ pub fn generate(names: &[String]) -> Result<String> {
          #[rustfmt::skip]\n\
          pub mod k {\n    use super::Key;\n",
     );
-    for (constant, id) in constants(names) {
+    for (constant, id) in constants(names)? {
         writeln!(out, "    pub const {constant}: Key = Key({id});")?;
     }
     let (displacements, slots) = perfect(names)?;
@@ -102,22 +102,22 @@ fn perfect(names: &[String]) -> Result<(Vec<u16>, Vec<u16>)> {
     Ok((displacements, slots))
 }
 
-/// Constant names, unique: of names that differ only in case the first lower-case one keeps the plain constant.
-fn constants(names: &[String]) -> Vec<(String, usize)> {
-    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
-    let mut ordered: Vec<(usize, &String)> = names.iter().enumerate().collect();
-    ordered.sort_by_key(|(_, n)| n.starts_with(|c: char| !c.is_ascii_lowercase()));
-    for (id, name) in ordered {
-        let mut constant = words(name).join("_").to_uppercase();
-        if constant.starts_with(|c: char| c.is_ascii_digit()) {
-            constant.insert(0, '_');
-        }
-        while taken.contains_key(&constant) {
-            constant.push_str("_ALT");
-        }
-        taken.insert(constant, id);
+/// The constant of a name. Names that differ from others only by a first capital or by a `$` say so.
+pub fn constant(name: &str) -> String {
+    let constant = words(name).join("_").to_uppercase();
+    match name.chars().next() {
+        Some('A'..='Z') => format!("{constant}_CAPITAL"),
+        Some('$') => format!("DIRECTIVE_{constant}"),
+        _ => constant,
     }
-    taken.into_iter().collect()
+}
+
+fn constants(names: &[String]) -> Result<BTreeMap<String, usize>> {
+    let mut taken = BTreeMap::new();
+    for (id, name) in names.iter().enumerate() {
+        ensure!(taken.insert(constant(name), id).is_none(), "two names with the constant of {name}");
+    }
+    Ok(taken)
 }
 
 fn table(out: &mut String, name: &str, values: &[u16]) -> Result<()> {

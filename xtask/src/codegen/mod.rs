@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 mod blob;
 mod keys;
+mod views;
 
 /// Writes the generated files below `crates/apimachinery/src/schema`; with `check` only compares, and fails on a difference.
 pub fn run(root: &Path, check: bool) -> Result<()> {
@@ -12,10 +13,13 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
     let schema = schema_text::read(&crate_dir.join("schema"))?;
     let names = names(&schema);
     let out = crate_dir.join("src/schema");
-    let files: Vec<(PathBuf, Vec<u8>)> = vec![
+    let mut files: Vec<(PathBuf, Vec<u8>)> = vec![
         (out.join("keys.rs"), keys::generate(&names)?.into_bytes()),
         (out.join("schema.bin"), blob::generate(&schema, &names)?),
     ];
+    for (name, text) in views::generate(&schema)? {
+        files.push((out.join("views").join(name), text.into_bytes()));
+    }
     let mut stale = Vec::new();
     for (path, content) in files {
         let same = std::fs::read(&path).is_ok_and(|old| old == content);

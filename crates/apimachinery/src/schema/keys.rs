@@ -210,6 +210,8 @@ pub mod k {
     pub const DEVICE_MULTIPLIER: Key = Key(202);
     pub const DEVICE_PATH: Key = Key(203);
     pub const DEVICE_SELECTOR: Key = Key(204);
+    pub const DIRECTIVE_PATCH: Key = Key(0);
+    pub const DIRECTIVE_RETAIN_KEYS: Key = Key(1);
     pub const DIRECTORY: Key = Key(206);
     pub const DISABLE_RESIZE_PREEMPTION: Key = Key(207);
     pub const DISK_NAME: Key = Key(208);
@@ -549,7 +551,6 @@ pub mod k {
     pub const PARTITION_SUMMARY: Key = Key(542);
     pub const PARTITION_TYPE_ATTRIBUTE: Key = Key(543);
     pub const PATCH: Key = Key(544);
-    pub const PATCH_ALT: Key = Key(0);
     pub const PATCH_TYPE: Key = Key(545);
     pub const PATH: Key = Key(546);
     pub const PATHS: Key = Key(548);
@@ -603,7 +604,7 @@ pub mod k {
     pub const PORTALS: Key = Key(595);
     pub const PORTS: Key = Key(596);
     pub const PORTWORX_VOLUME: Key = Key(597);
-    pub const PORT_ALT: Key = Key(2);
+    pub const PORT_CAPITAL: Key = Key(2);
     pub const POST_START: Key = Key(598);
     pub const PRECONDITIONS: Key = Key(600);
     pub const PREEMPTION_POLICY: Key = Key(601);
@@ -701,7 +702,6 @@ pub mod k {
     pub const RESTART_POLICY: Key = Key(692);
     pub const RESTART_POLICY_RULES: Key = Key(693);
     pub const RESULTS: Key = Key(694);
-    pub const RETAIN_KEYS: Key = Key(1);
     pub const RETRY_AFTER_SECONDS: Key = Key(695);
     pub const REVISION: Key = Key(696);
     pub const REVISION_HISTORY_LIMIT: Key = Key(697);

@@ -7,6 +7,9 @@
 use crate::doc::Key;
 
 pub mod keys;
+pub mod view;
+#[rustfmt::skip]
+pub mod views;
 
 static BLOB: &[u8] = include_bytes!("schema.bin");
 const NONE: u16 = u16::MAX;
@@ -46,13 +49,14 @@ fn string(id: u16) -> &'static str {
     let (ends, id) = (Section::StringEnds.start(), usize::from(id));
     let from = if id == 0 { 0 } else { u32_at(ends + id * 4 - 4) };
     let start = Section::Strings.start();
-    std::str::from_utf8(&BLOB[start + from..start + u32_at(ends + id * 4)]).expect("codegen writes whole strings")
+    std::str::from_utf8(&BLOB[start + from..start + u32_at(ends + id * 4)])
+        .expect("codegen writes whole strings")
 }
 
 fn list(at: u16) -> impl ExactSizeIterator<Item = &'static str> {
     let start = Section::Lists.start() + usize::from(at) * 2;
     let len = if at == NONE { 0 } else { usize::from(u16_at(start)) };
-    (1..=len).map(move |i| string(u16_at(start + i * 2)))
+    (0..len).map(move |i| string(u16_at(start + 2 + i * 2)))
 }
 
 /// A struct type of the table.
@@ -75,7 +79,8 @@ pub fn kind(group: &str, version: &str, kind: &str) -> Option<TypeId> {
         })?;
         Some(TypeId(kind_row(at)[3]))
     };
-    let everywhere = ["ListOptions", "GetOptions", "DeleteOptions", "CreateOptions", "UpdateOptions", "PatchOptions"];
+    let everywhere =
+        ["ListOptions", "GetOptions", "DeleteOptions", "CreateOptions", "UpdateOptions", "PatchOptions"];
     match find(group, version) {
         Some(found) => Some(found),
         None if everywhere.contains(&kind) || kind == "WatchEvent" || group == "meta.k8s.io" => {
@@ -488,11 +493,15 @@ mod tests {
         assert!(volumes.patch_merge() && volumes.patch_retain_keys() && volumes.omitempty());
         assert_eq!(volumes.merge_key(), Some(keys::k::NAME));
         assert_eq!(volumes.proto(), 1);
-        let ports = type_by_name("core/v1.Container").and_then(|t| t.field(keys::k::PORTS)).expect("a known field");
+        let ports =
+            type_by_name("core/v1.Container").and_then(|t| t.field(keys::k::PORTS)).expect("a known field");
         assert_eq!(ports.list_type(), ListType::Map);
         assert_eq!(ports.list_keys().collect::<Vec<_>>(), ["containerPort", "protocol"]);
         let volume = volumes.ty().elem().struct_type().expect("a struct");
-        assert_eq!(volume.members().map(|m| (m.proto(), m.inline())).collect::<Vec<_>>(), [(1, false), (2, true)]);
+        assert_eq!(
+            volume.members().map(|m| (m.proto(), m.inline())).collect::<Vec<_>>(),
+            [(1, false), (2, true)]
+        );
         assert_eq!(kind("apps", "v1", "DeleteOptions").map(TypeId::name), Some("meta/v1.DeleteOptions"));
         assert_eq!(kind("", "v1", "List").map(TypeId::name), Some("core/v1.List"));
     }
