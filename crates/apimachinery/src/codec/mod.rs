@@ -1,0 +1,4 @@
+//! Bytes to documents and back.
+
+pub mod json;
+pub mod yaml;

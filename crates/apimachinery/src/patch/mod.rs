@@ -1,0 +1,3 @@
+//! Patches: from a document and a patch to a new document.
+
+pub mod strategic;
