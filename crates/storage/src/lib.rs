@@ -3,11 +3,17 @@
 //! Knows keys, values and one global revision; deliberately not what a key names, what a value says, or who asks.
 //! Upstream: etcd's api/v3 `kv.proto` and `rpc.proto`; staging/src/k8s.io/apiserver/pkg/storage/etcd3 is its user.
 
+pub mod disk;
+pub mod engine;
+pub mod sim;
+pub mod suite;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
 pub use bytes::Bytes;
+pub use engine::{Engine, Options};
 
 /// What every store operation gives.
 pub type Result<T> = std::result::Result<T, StoreError>;

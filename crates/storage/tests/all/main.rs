@@ -1,0 +1,3 @@
+//! The engine against the conformance suite, a model, crashes and damage, in virtual time; and killed for real.
+
+mod conformance;
