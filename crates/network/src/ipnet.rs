@@ -28,6 +28,11 @@ impl IpNet {
         Some(IpNet { address, prefix })
     }
 
+    /// A network whose `address` has no host bits and whose `prefix` fits.
+    pub(crate) const fn literal(address: IpAddr, prefix: u8) -> IpNet {
+        IpNet { address, prefix }
+    }
+
     /// The lowest address.
     pub fn address(&self) -> IpAddr {
         self.address

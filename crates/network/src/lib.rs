@@ -15,6 +15,7 @@ pub mod link;
 pub mod netlink;
 mod netns;
 pub mod nft;
+mod pod_rules;
 mod pods;
 mod sysctl;
 
