@@ -1,0 +1,296 @@
+//! The roles and bindings that every cluster has, as data.
+//!
+//! Controllers' roles are not here: they follow from the controllers' own declarations.
+//! Upstream: plugin/pkg/auth/authorizer/rbac/bootstrappolicy.
+
+use apimachinery::{Doc, doc, k};
+
+/// One rule: verbs, groups, resources. With no groups, the last list holds paths.
+pub struct Rule(pub &'static [&'static str], pub &'static [&'static str], pub &'static [&'static str]);
+
+/// A ClusterRole and who is bound to it in the whole cluster.
+pub struct Policy {
+    /// The role's name, and the binding's.
+    pub name: &'static str,
+    /// What it allows.
+    pub rules: &'static [Rule],
+    /// Users bound to it.
+    pub users: &'static [&'static str],
+    /// Groups bound to it.
+    pub groups: &'static [&'static str],
+    /// The label by which an aggregated role takes this one in, such as `admin`.
+    pub aggregate_to: &'static str,
+}
+
+const ALL: &[&str] = &["*"];
+const READ: &[&str] = &["get", "list", "watch"];
+const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
+const CORE: &[&str] = &[""];
+
+/// Every default role, in order.
+pub const POLICIES: &[Policy] = &[
+    Policy {
+        name: "cluster-admin",
+        rules: &[Rule(ALL, ALL, ALL), Rule(ALL, &[], ALL)],
+        users: &[],
+        groups: &["system:masters"],
+        aggregate_to: "",
+    },
+    Policy {
+        name: "system:discovery",
+        rules: &[Rule(
+            &["get"],
+            &[],
+            &["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"],
+        )],
+        users: &[],
+        groups: &["system:authenticated"],
+        aggregate_to: "",
+    },
+    Policy {
+        name: "system:public-info-viewer",
+        rules: &[Rule(&["get"], &[], &["/healthz", "/livez", "/readyz", "/version", "/version/"])],
+        users: &[],
+        groups: &["system:authenticated", "system:unauthenticated"],
+        aggregate_to: "",
+    },
+    Policy {
+        name: "system:basic-user",
+        rules: &[
+            Rule(&["create"], &["authorization.k8s.io"], &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+            Rule(&["create"], &["authentication.k8s.io"], &["selfsubjectreviews"]),
+        ],
+        users: &[],
+        groups: &["system:authenticated"],
+        aggregate_to: "",
+    },
+    Policy {
+        name: "system:service-account-issuer-discovery",
+        rules: &[Rule(&["get"], &[], &["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/"])],
+        users: &[],
+        groups: &["system:serviceaccounts"],
+        aggregate_to: "",
+    },
+    Policy {
+        name: "system:kube-scheduler",
+        rules: &[
+            Rule(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]),
+            Rule(READ, CORE, &["nodes", "namespaces", "services", "replicationcontrollers", "persistentvolumeclaims", "persistentvolumes"]),
+            Rule(&["delete", "get", "list", "watch"], CORE, &["pods"]),
+            Rule(&["create"], CORE, &["bindings", "pods/binding"]),
+            Rule(&["patch", "update"], CORE, &["pods/status"]),
+            Rule(READ, &["apps"], &["replicasets", "statefulsets"]),
+            Rule(READ, &["scheduling.k8s.io"], &["priorityclasses"]),
+            Rule(&["create", "get", "update", "patch", "list", "watch"], &["coordination.k8s.io"], &["leases"]),
+        ],
+        users: &["system:kube-scheduler"],
+        groups: &[],
+        aggregate_to: "",
+    },
+    Policy {
+        name: "system:node-proxier",
+        rules: &[
+            Rule(&["list", "watch"], CORE, &["services", "endpoints"]),
+            Rule(READ, CORE, &["nodes"]),
+            Rule(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]),
+            Rule(&["list", "watch"], &["discovery.k8s.io"], &["endpointslices"]),
+            Rule(&["list", "watch"], &["networking.k8s.io"], &["servicecidrs"]),
+        ],
+        users: &["system:kube-proxy"],
+        groups: &[],
+        aggregate_to: "",
+    },
+    Policy {
+        name: "system:kube-dns",
+        rules: &[
+            Rule(&["list", "watch"], CORE, &["endpoints", "services", "pods", "namespaces"]),
+            Rule(&["list", "watch"], &["discovery.k8s.io"], &["endpointslices"]),
+        ],
+        users: &["system:kube-dns"],
+        groups: &[],
+        aggregate_to: "",
+    },
+    Policy {
+        name: "system:aggregate-to-admin",
+        rules: &[
+            Rule(&["create"], &["authorization.k8s.io"], &["localsubjectaccessreviews"]),
+            Rule(
+                &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+                &["rbac.authorization.k8s.io"],
+                &["rolebindings", "roles"],
+            ),
+        ],
+        users: &[],
+        groups: &[],
+        aggregate_to: "admin",
+    },
+    Policy {
+        name: "system:aggregate-to-edit",
+        rules: &[
+            Rule(READ, CORE, &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy"]),
+            Rule(&["impersonate"], CORE, &["serviceaccounts"]),
+            Rule(WRITE, CORE, &["pods", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy"]),
+            Rule(&["create"], CORE, &["pods/eviction", "serviceaccounts/token"]),
+            Rule(
+                WRITE,
+                CORE,
+                &["configmaps", "events", "persistentvolumeclaims", "replicationcontrollers", "replicationcontrollers/scale", "secrets", "serviceaccounts", "services", "services/proxy"],
+            ),
+            Rule(
+                WRITE,
+                &["apps", "extensions"],
+                &["daemonsets", "deployments", "deployments/rollback", "deployments/scale", "replicasets", "replicasets/scale", "statefulsets", "statefulsets/scale"],
+            ),
+            Rule(
+                &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+                &["coordination.k8s.io"],
+                &["leases"],
+            ),
+        ],
+        users: &[],
+        groups: &[],
+        aggregate_to: "edit",
+    },
+    Policy {
+        name: "system:aggregate-to-view",
+        rules: &[
+            Rule(
+                READ,
+                CORE,
+                &[
+                    "bindings", "configmaps", "endpoints", "events", "limitranges", "namespaces", "namespaces/status",
+                    "persistentvolumeclaims", "persistentvolumeclaims/status", "pods", "pods/log", "pods/status",
+                    "replicationcontrollers", "replicationcontrollers/scale", "replicationcontrollers/status",
+                    "resourcequotas", "resourcequotas/status", "serviceaccounts", "services", "services/status",
+                ],
+            ),
+            Rule(READ, &["discovery.k8s.io"], &["endpointslices"]),
+            Rule(
+                READ,
+                &["apps", "extensions"],
+                &[
+                    "controllerrevisions", "daemonsets", "daemonsets/status", "deployments", "deployments/scale",
+                    "deployments/status", "replicasets", "replicasets/scale", "replicasets/status", "statefulsets",
+                    "statefulsets/scale", "statefulsets/status",
+                ],
+            ),
+        ],
+        users: &[],
+        groups: &[],
+        aggregate_to: "view",
+    },
+];
+
+/// The users' roles that are sums of others: name, and the labels taken in.
+pub const AGGREGATES: &[(&str, &[&str])] =
+    &[("admin", &["admin", "edit", "view"]), ("edit", &["edit", "view"]), ("view", &["view"])];
+
+fn rule(rule: &Rule) -> Doc {
+    let Rule(verbs, groups, resources) = rule;
+    if groups.is_empty() {
+        return doc!({ "nonResourceURLs": resources, "verbs": verbs });
+    }
+    doc!({ "apiGroups": groups, "resources": resources, "verbs": verbs })
+}
+
+fn meta(kind: &str, name: &str) -> Doc {
+    doc!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": {
+        "name": name,
+        "labels": { "kubernetes.io/bootstrapping": "rbac-defaults" },
+        "annotations": { "rbac.authorization.kubernetes.io/autoupdate": "true" } } })
+}
+
+/// Every default ClusterRole.
+pub fn cluster_roles() -> Vec<Doc> {
+    let mut out: Vec<Doc> = POLICIES
+        .iter()
+        .map(|policy| {
+            let mut role = meta("ClusterRole", policy.name);
+            if !policy.aggregate_to.is_empty() {
+                let label = format!("rbac.authorization.k8s.io/aggregate-to-{}", policy.aggregate_to);
+                role.edit().at(k::METADATA).at(k::LABELS).set(label, "true");
+            }
+            role.edit().set(k::RULES, policy.rules.iter().map(rule).collect::<Vec<_>>());
+            role
+        })
+        .collect();
+    out.extend(AGGREGATES.iter().map(|(name, parts)| aggregated(name, parts)));
+    out
+}
+
+/// A role whose rules are those of others; written out here too, so that it holds from the first moment.
+fn aggregated(name: &str, parts: &[&str]) -> Doc {
+    let mut role = meta("ClusterRole", name);
+    // `admin` is taken in as a whole by its label upstream; the sums below are the same rules.
+    let selectors: Vec<Doc> = parts
+        .iter()
+        .map(|part| {
+            let mut labels = Doc::object();
+            labels.edit().set(format!("rbac.authorization.k8s.io/aggregate-to-{part}"), "true");
+            doc_with(k::MATCH_LABELS, labels)
+        })
+        .collect();
+    role.edit().at(k::AGGREGATION_RULE).set(k::CLUSTER_ROLE_SELECTORS, selectors);
+    let rules = POLICIES.iter().filter(|p| parts.contains(&p.aggregate_to)).flat_map(|p| p.rules).map(rule);
+    role.edit().set(k::RULES, rules.collect::<Vec<_>>());
+    role
+}
+
+fn doc_with(key: apimachinery::Key, value: Doc) -> Doc {
+    let mut out = Doc::object();
+    out.edit().set(key, value);
+    out
+}
+
+/// Every default ClusterRoleBinding.
+pub fn cluster_role_bindings() -> Vec<Doc> {
+    POLICIES
+        .iter()
+        .filter(|p| !p.users.is_empty() || !p.groups.is_empty())
+        .map(|policy| {
+            let mut binding = meta("ClusterRoleBinding", policy.name);
+            binding.edit().set(k::ROLE_REF, role_ref(policy.name));
+            let users = policy.users.iter().map(|name| subject("User", name));
+            let groups = policy.groups.iter().map(|name| subject("Group", name));
+            binding.edit().set(k::SUBJECTS, users.chain(groups).collect::<Vec<_>>());
+            binding
+        })
+        .collect()
+}
+
+/// A role and its binding for a service account of `kube-system`, with rules given as documents.
+pub fn controller_role(service_account: &str, rules: Vec<Doc>) -> [Doc; 2] {
+    let name = format!("system:controller:{service_account}");
+    let mut role = meta("ClusterRole", &name);
+    role.edit().set(k::RULES, rules);
+    let mut binding = meta("ClusterRoleBinding", &name);
+    binding.edit().set(k::ROLE_REF, role_ref(&name));
+    let subject = doc!({ "kind": "ServiceAccount", "name": service_account, "namespace": "kube-system" });
+    binding.edit().set(k::SUBJECTS, vec![subject]);
+    [role, binding]
+}
+
+fn role_ref(name: &str) -> Doc {
+    doc!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name })
+}
+
+fn subject(kind: &str, name: &str) -> Doc {
+    doc!({ "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edit_holds_what_view_holds() {
+        let roles = cluster_roles();
+        let rules = |name: &str| {
+            let role = roles.iter().find(|r| r.get(k::METADATA).get(k::NAME).str() == name).expect("a default role");
+            role.get(k::RULES).items().map(|r| r.to_json()).collect::<Vec<_>>()
+        };
+        let edit = rules("edit");
+        assert!(rules("view").iter().all(|rule| edit.contains(rule)));
+        assert!(rules("view").iter().all(|rule| !String::from_utf8_lossy(rule).contains("secrets")));
+    }
+}
