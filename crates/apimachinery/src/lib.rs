@@ -4,10 +4,12 @@ pub mod call;
 pub mod codec;
 pub mod doc;
 pub mod field;
+pub mod gotime;
 pub mod gvk;
 pub mod patch;
 pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod status;
 
 pub use call::{Call, Reply, Transport};
