@@ -326,7 +326,7 @@ pub enum Reply {
     /// A list.
     List(List),
     /// A watch.
-    Watch(BoxStream<WatchEvent>),
+    Watch(Watch),
     /// A failure.
     Status(Status),
     /// Bytes that are no object: logs, metrics, OpenAPI.
@@ -366,6 +366,16 @@ pub struct List {
     pub items: Vec<Arc<Stored>>,
     /// For the client, as `Warning` headers.
     pub warnings: Vec<String>,
+}
+
+/// The answer to a watch.
+pub struct Watch {
+    /// `v1`, `apps/v1`, … of the objects; bookmarks are made with it.
+    pub api_version: String,
+    /// `Pod`, …
+    pub kind: String,
+    /// The events, until the watch ends.
+    pub events: BoxStream<WatchEvent>,
 }
 
 /// One event of a watch.
