@@ -8,6 +8,7 @@ pub mod gotime;
 pub mod gvk;
 pub mod patch;
 pub mod quantity;
+pub mod quota_usage;
 pub mod schema;
 pub mod selector;
 pub mod status;
