@@ -12,6 +12,7 @@ pub mod quota_usage;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod time;
 
 pub use call::{Call, Reply, Transport};
 pub use doc::{Doc, Edit, Key, Ref, Val};

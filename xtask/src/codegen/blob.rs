@@ -166,6 +166,7 @@ impl Blob<'_> {
         let Some(members) = structure(schema, name)? else { return Ok(()) };
         let def = &schema.types[name];
         let flat = flatten(schema, name)?;
+        ensure!(flat.len() <= 64, "the reader of documents holds 64 fields of a struct");
         let inlines = members.iter().any(|m| m.name.is_empty() && m.proto != 0);
         let first = self.push_fields(schema, &flat)?;
         let (members_first, members_len) =

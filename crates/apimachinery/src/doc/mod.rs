@@ -310,6 +310,23 @@ impl Builder {
 
     pub(crate) const NO_KEY: u32 = NO_KEY;
 
+    /// The internal form of a known name.
+    pub(crate) fn static_key(key: Key) -> u32 {
+        STATIC | u32::from(key.0)
+    }
+
+    /// The internal form of any name, which is copied into the text unless the schema knows it.
+    pub(crate) fn key(&mut self, name: &str) -> u32 {
+        self.doc.intern(name.as_key())
+    }
+
+    /// A copy of a value of another document.
+    pub(crate) fn copy(&mut self, key: u32, from: Ref<'_>) -> u32 {
+        let id = self.doc.push_node(key, TAG_NULL, 0, 0);
+        self.doc.write(id, Val::Ref(from));
+        id
+    }
+
     pub(crate) fn node(&mut self, key: u32, tag: u32, start: u32, len: u32) -> u32 {
         self.doc.push_node(key, tag, start, len)
     }

@@ -6,7 +6,9 @@
 //! Upstream: the struct tags and markers of k8s.io/api and k8s.io/apimachinery.
 use crate::doc::Key;
 
+pub mod decode;
 pub mod keys;
+pub mod normalise;
 pub mod view;
 #[rustfmt::skip]
 pub mod views;
