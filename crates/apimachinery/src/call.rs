@@ -338,7 +338,9 @@ pub enum Reply {
 impl std::fmt::Debug for Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Reply::Object { code, object, .. } => write!(f, "Object({code}, {}/{})", object.namespace, object.name),
+            Reply::Object { code, object, .. } => {
+                write!(f, "Object({code}, {}/{})", object.namespace, object.name)
+            }
             Reply::Doc { code, doc, .. } => write!(f, "Doc({code}, {:?})", doc.root()),
             Reply::List(list) => write!(f, "List({} items at {})", list.items.len(), list.revision),
             Reply::Watch(_) => f.write_str("Watch"),
@@ -433,15 +435,10 @@ pub trait UpgradeReply: Send {
     fn run(self: Box<Self>, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()>;
 }
 
-/// A connection's bytes in both directions; the listener and the tunnel implement it over their own streams.
-pub trait ByteStream: Send {
-    /// The next bytes; `None` at the end.
-    fn read(&mut self) -> BoxFuture<'_, std::io::Result<Option<Bytes>>>;
-    /// Sends bytes.
-    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, std::io::Result<()>>;
-    /// Ends the sending direction.
-    fn close(&mut self) -> BoxFuture<'_, std::io::Result<()>>;
-}
+/// A connection's bytes in both directions.
+pub trait ByteStream: base::io::AsyncRead + base::io::AsyncWrite + Send + Unpin {}
+
+impl<T: base::io::AsyncRead + base::io::AsyncWrite + Send + Unpin> ByteStream for T {}
 
 /// Why a call got no answer at all.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod hash;
+pub mod io;
 pub mod rand;
 pub mod sim;
 pub mod task;
