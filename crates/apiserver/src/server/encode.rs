@@ -1,0 +1,222 @@
+//! The last step of every request: a [`Reply`] as an HTTP response. Lists and watches leave in pieces; nothing
+//! that is stored as JSON is parsed again.
+
+use apimachinery::call::{List, Raw, RawBody, Stored, Watch, WatchEvent};
+use apimachinery::codec::json;
+use apimachinery::{Doc, Reply, Status, doc, k};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+
+use super::upgrade::Pending;
+
+/// The body of every response.
+pub type ReplyBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// How much of a list leaves at a time, in bytes.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Watch events that are ready together leave together, up to this many.
+const EVENTS_TOGETHER_MAX: usize = 64;
+
+pub(super) fn empty() -> ReplyBody {
+    whole(Bytes::new())
+}
+
+fn whole(bytes: Bytes) -> ReplyBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(super) fn reply(reply: Reply, pretty: bool, upgrade: Option<Pending>) -> Response<ReplyBody> {
+    match reply {
+        Reply::Object { code, object, warnings } if pretty => document(code, &object.doc(), true, &warnings),
+        Reply::Object { code, object, warnings } => with(code, "application/json", whole(object.json.clone()), &warnings),
+        Reply::Doc { code, doc, warnings } => document(code, &doc, pretty, &warnings),
+        Reply::Status(status) => failure(&status, pretty),
+        Reply::List(list) => list_response(list, pretty),
+        Reply::Watch(watch) => watch_response(watch),
+        Reply::Raw(raw) => raw_response(raw),
+        Reply::Upgrade(taker) => match upgrade {
+            Some(pending) => pending.accept(taker).map(|()| empty()),
+            None => failure(&Status::bad_request("unable to upgrade: missing upgrade headers in request"), pretty),
+        },
+    }
+}
+
+fn with(code: u16, content_type: &str, body: ReplyBody, warnings: &[String]) -> Response<ReplyBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut headers = vec![("content-type".to_owned(), content_type.to_owned()), ("cache-control".into(), "no-cache, private".into())];
+    headers.extend(warnings.iter().map(|text| ("warning".to_owned(), warning(text))));
+    add_headers(response.headers_mut(), headers);
+    response
+}
+
+pub(super) fn add_headers(to: &mut HeaderMap, headers: Vec<(String, String)>) {
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            to.append(name, value);
+        }
+    }
+}
+
+/// Source: RFC 7234 section 5.5, as clients of the API read it: code 299, no agent, quoted text.
+fn warning(text: &str) -> String {
+    let clean: String = text.chars().filter(|c| !c.is_control()).collect();
+    format!("299 - \"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn document(code: u16, doc: &Doc, pretty: bool, warnings: &[String]) -> Response<ReplyBody> {
+    let mut out = Vec::with_capacity(1024);
+    if pretty { json::write_pretty(doc.root(), 0, &mut out) } else { json::write(doc.root(), &mut out) }
+    out.push(b'\n');
+    with(code, "application/json", whole(out.into()), warnings)
+}
+
+fn failure(status: &Status, pretty: bool) -> Response<ReplyBody> {
+    let mut response = document(status.code, &status.to_doc(), pretty, &[]);
+    if status.details.retry_after_seconds > 0 {
+        let value = status.details.retry_after_seconds.to_string();
+        add_headers(response.headers_mut(), vec![("retry-after".into(), value)]);
+    }
+    if status.code == 401 {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// An object's text after `kind` and `apiVersion`, with which stored objects begin and which list items lack.
+fn without_type_meta(json: &[u8]) -> &[u8] {
+    let mut rest = match json.strip_prefix(b"{") {
+        Some(rest) => rest,
+        None => return json,
+    };
+    for _ in 0..2 {
+        let Some(value) = [&b"\"kind\":\""[..], b"\"apiVersion\":\""].iter().find_map(|p| rest.strip_prefix(*p)) else { break };
+        let Some(end) = value.iter().position(|c| *c == b'"') else { break };
+        rest = value[end + 1..].strip_prefix(b",").unwrap_or(&value[end + 1..]);
+    }
+    rest
+}
+
+fn list_head(list: &List) -> Vec<u8> {
+    let mut meta = doc!({ "resourceVersion": list.revision.to_string() });
+    if !list.continue_.is_empty() {
+        meta.edit().set(k::CONTINUE, &list.continue_);
+        meta.edit().set_opt(k::REMAINING_ITEM_COUNT, list.remaining);
+    }
+    let head = doc!({ "kind": list.kind, "apiVersion": list.api_version });
+    let mut out = head.to_json();
+    out.pop();
+    out.extend_from_slice(b",\"metadata\":");
+    json::write(meta.root(), &mut out);
+    out.extend_from_slice(b",\"items\":[");
+    out
+}
+
+fn list_response(list: List, pretty: bool) -> Response<ReplyBody> {
+    let warnings = list.warnings.clone();
+    let head = list_head(&list);
+    if pretty {
+        let mut text = head;
+        for (i, item) in list.items.iter().enumerate() {
+            push_item(item, i > 0, &mut text);
+        }
+        text.extend_from_slice(b"]}");
+        let parsed = json::parse(text).expect("a list of JSON objects is JSON");
+        return document(200, &parsed.doc, true, &warnings);
+    }
+    let mut start = Some(head);
+    let mut items = list.items.into_iter().enumerate();
+    let mut done = false;
+    let pieces = std::iter::from_fn(move || {
+        if done {
+            return None;
+        }
+        let mut piece = start.take().unwrap_or_default();
+        while piece.len() < PIECE_BYTES {
+            match items.next() {
+                Some((i, item)) => push_item(&item, i > 0, &mut piece),
+                None => {
+                    piece.extend_from_slice(b"]}\n");
+                    done = true;
+                    break;
+                }
+            }
+        }
+        Some(Ok(Frame::data(Bytes::from(piece))))
+    });
+    with(200, "application/json", StreamBody::new(stream::iter(pieces)).boxed_unsync(), &warnings)
+}
+
+fn push_item(item: &Stored, comma: bool, out: &mut Vec<u8>) {
+    if comma {
+        out.push(b',');
+    }
+    out.push(b'{');
+    out.extend_from_slice(without_type_meta(&item.json));
+}
+
+fn watch_response(watch: Watch) -> Response<ReplyBody> {
+    let Watch { api_version, kind, events } = watch;
+    let frames = events.ready_chunks(EVENTS_TOGETHER_MAX).map(move |events| {
+        let mut out = BytesMut::new();
+        for event in &events {
+            frame(event, &api_version, &kind, &mut out);
+        }
+        Ok(Frame::data(out.freeze()))
+    });
+    with(200, "application/json", StreamBody::new(frames).boxed_unsync(), &[])
+}
+
+fn frame(event: &WatchEvent, api_version: &str, kind: &str, out: &mut BytesMut) {
+    let mut push = |type_: &str, object: &[u8]| {
+        for part in [b"{\"type\":\"", type_.as_bytes(), b"\",\"object\":", object, b"}\n"] {
+            out.extend_from_slice(part);
+        }
+    };
+    match event {
+        WatchEvent::Added(object) => push("ADDED", &object.json),
+        WatchEvent::Modified(object) => push("MODIFIED", &object.json),
+        WatchEvent::Deleted(object) => push("DELETED", &object.json),
+        WatchEvent::Error(status) => push("ERROR", &status.to_doc().to_json()),
+        WatchEvent::Rendered { kind, doc } => push(kind, &doc.to_json()),
+        WatchEvent::Bookmark { revision, initial } => {
+            let mut bookmark = doc!({ "kind": kind, "apiVersion": api_version, "metadata": { "resourceVersion": revision.to_string() } });
+            if *initial {
+                bookmark.edit().at(k::METADATA).at(k::ANNOTATIONS).set("k8s.io/initial-events-end", "true");
+            }
+            push("BOOKMARK", &bookmark.to_json());
+        }
+    }
+}
+
+fn raw_response(raw: Raw) -> Response<ReplyBody> {
+    let body = match raw.body {
+        RawBody::Bytes(bytes) => whole(bytes),
+        RawBody::Stream(pieces) => StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync(),
+    };
+    let mut response = with(raw.code, &raw.content_type, body, &[]);
+    add_headers(response.headers_mut(), raw.headers);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_items_lack_their_type() {
+        let cut = |text: &'static str| std::str::from_utf8(without_type_meta(text.as_bytes())).expect("text");
+        assert_eq!(cut(r#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#), r#""metadata":{}}"#);
+        assert_eq!(cut(r#"{"apiVersion":"v1","kind":"Pod"}"#), "}");
+        assert_eq!(cut(r#"{"metadata":{}}"#), r#""metadata":{}}"#);
+    }
+
+    #[test]
+    fn warnings_are_quoted() {
+        assert_eq!(warning("a \"b\"\n"), "299 - \"a \\\"b\\\"\"");
+    }
+}

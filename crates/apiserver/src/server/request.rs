@@ -1,0 +1,284 @@
+//! An HTTP request's head as a [`Call`]: whose resource, which verb, which options.
+//!
+//! Upstream: k8s.io/apiserver/pkg/endpoints/request/requestinfo.go.
+
+use apimachinery::call::{Accept, Body, FieldValidation, Media, Options, Rendering, ResourceTarget, Target, Verb, Who, Wire};
+use apimachinery::{Call, Gvr, Status};
+use http::request::Parts;
+
+/// Headers that hold credentials, or belong to the connection and not to the request.
+const NOT_PASSED_ON: &[&str] = &["authorization", "connection", "upgrade", "host", "content-length", "transfer-encoding"];
+/// Subresources that any method may address; what happens is theirs to say.
+const CONNECT: &[&str] = &["proxy", "exec", "attach", "portforward", "log"];
+
+/// The call that a request's head describes. Credentials, peer, upgrade and body are the listener's to add.
+///
+/// # Errors
+/// 400 for parameters that cannot be read, 405 for methods that mean nothing, 406 for forms that nobody makes.
+pub fn call(parts: &Parts) -> Result<Call, Status> {
+    let query = query(parts.uri.query().unwrap_or(""));
+    let options = options(query)?;
+    let target = target(parts.uri.path());
+    let verb = verb(parts, &target, &options)?;
+    let headers = parts
+        .headers
+        .iter()
+        .filter(|(name, _)| !NOT_PASSED_ON.contains(&name.as_str()))
+        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+        .collect();
+    let header = |name| parts.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok()).unwrap_or("");
+    let accept = if matches!(target, Target::Path(_)) { Accept::default() } else { accept(header(http::header::ACCEPT))? };
+    let wire = Wire {
+        method: parts.method.as_str().to_owned(),
+        uri: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        user_agent: header(http::header::USER_AGENT).to_owned(),
+        headers,
+        ..Wire::default()
+    };
+    Ok(Call { who: Who::Anonymous, verb, target, options, accept, body: Body::Empty, wire })
+}
+
+/// Whether a person reads the answer: asked for, or by a browser or a shell tool.
+pub(super) fn wants_pretty(parts: &Parts) -> bool {
+    let query = parts.uri.query().unwrap_or("");
+    if let Some((_, value)) = self::query(query).into_iter().find(|(name, _)| name == "pretty") {
+        return value != "false" && value != "0";
+    }
+    let agent = parts.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    ["curl", "Wget", "Mozilla/5.0"].iter().any(|reader| agent.starts_with(reader))
+}
+
+/// What a path addresses.
+pub fn target(path: &str) -> Target {
+    let segments: Vec<String> = path.split('/').filter(|s| !s.is_empty()).map(|s| decode(s, false)).collect();
+    let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let (group, version, rest) = match words.as_slice() {
+        ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
+        ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
+        _ => return Target::Path(path.to_owned()),
+    };
+    // The oldest way to watch: /api/v1/watch/...; the verb says so too.
+    let rest = if rest[0] == "watch" && rest.len() > 1 { &rest[1..] } else { rest };
+    let (namespace, rest) = match rest {
+        // A namespace's own subresources, and the namespace itself.
+        ["namespaces", _] | ["namespaces", _, "status" | "finalize"] => ("", rest),
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+        _ => ("", rest),
+    };
+    let tail = rest.get(3..).unwrap_or_default();
+    let rest_path = if tail.is_empty() { String::new() } else { proxied(path, rest) };
+    // `namespaces/x` is in the namespace x for authorization; handlers see the object's own scope.
+    Target::Resource(ResourceTarget {
+        gvr: Gvr { group: group.to_owned().into(), version: version.to_owned().into(), resource: rest[0].to_owned().into() },
+        namespace: namespace.to_owned(),
+        name: rest.get(1).copied().unwrap_or_default().to_owned(),
+        subresource: rest.get(2).copied().unwrap_or_default().to_owned(),
+        rest: rest_path,
+    })
+}
+
+/// What follows a subresource in the path, just as it was sent.
+fn proxied(path: &str, rest: &[&str]) -> String {
+    let mark = format!("/{}/", rest[2]);
+    path.find(&mark).map_or_else(String::new, |at| path[at + mark.len() - 1..].to_owned())
+}
+
+fn verb(parts: &Parts, target: &Target, options: &Options) -> Result<Verb, Status> {
+    let method = &parts.method;
+    let Target::Resource(resource) = target else {
+        return Ok(match *method {
+            http::Method::POST => Verb::Create,
+            http::Method::PUT => Verb::Update,
+            http::Method::PATCH => Verb::Patch,
+            http::Method::DELETE => Verb::Delete,
+            _ => Verb::Get,
+        });
+    };
+    if CONNECT.contains(&resource.subresource.as_str()) {
+        return Ok(Verb::Connect);
+    }
+    let one = !resource.name.is_empty();
+    let wants_watch = options.query.iter().any(|(name, value)| name == "watch" && value != "false" && value != "0")
+        || parts.uri.path().split('/').nth(3) == Some("watch")
+        || (parts.uri.path().starts_with("/apis/") && parts.uri.path().split('/').nth(4) == Some("watch"));
+    match *method {
+        http::Method::GET | http::Method::HEAD if wants_watch => Ok(Verb::Watch),
+        http::Method::GET | http::Method::HEAD if one => Ok(Verb::Get),
+        http::Method::GET | http::Method::HEAD => Ok(Verb::List),
+        http::Method::POST => Ok(Verb::Create),
+        http::Method::PUT => Ok(Verb::Update),
+        http::Method::PATCH => Ok(Verb::Patch),
+        http::Method::DELETE if one => Ok(Verb::Delete),
+        http::Method::DELETE => Ok(Verb::DeleteCollection),
+        _ => Err(Status::method_not_supported(&resource.gvr.group_resource(), method.as_str())),
+    }
+}
+
+/// Decodes `%41` and, in queries, `+`.
+fn decode(text: &str, plus: bool) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let bytes = text.as_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        let hex = |at: usize| bytes.get(at).and_then(|c| char::from(*c).to_digit(16));
+        match bytes[i] {
+            b'%' if let (Some(hi), Some(lo)) = (hex(i + 1), hex(i + 2)) => {
+                out.push((hi * 16 + lo) as u8);
+                i += 2;
+            }
+            b'+' if plus => out.push(b' '),
+            c => out.push(c),
+        }
+        i += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn query(text: &str) -> Vec<(String, String)> {
+    text.split('&')
+        .filter(|part| !part.is_empty())
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
+        .map(|(name, value)| (decode(name, true), decode(value, true)))
+        .collect()
+}
+
+fn options(query: Vec<(String, String)>) -> Result<Options, Status> {
+    let mut out = Options::default();
+    for (name, value) in &query {
+        match name.as_str() {
+            "labelSelector" => out.label_selector.clone_from(value),
+            "fieldSelector" => out.field_selector.clone_from(value),
+            "resourceVersion" => out.resource_version = (!value.is_empty()).then(|| value.clone()),
+            "resourceVersionMatch" => out.resource_version_match = (!value.is_empty()).then(|| value.clone()),
+            "limit" => out.limit = number(name, value)?,
+            "continue" => out.continue_.clone_from(value),
+            "allowWatchBookmarks" => out.allow_watch_bookmarks = truth(value),
+            "sendInitialEvents" => out.send_initial_events = Some(truth(value)),
+            "timeoutSeconds" => out.timeout_seconds = Some(number(name, value)?),
+            "dryRun" if value == "All" => out.dry_run = true,
+            "dryRun" if value.is_empty() => {}
+            "dryRun" => return Err(Status::bad_request(format!("invalid dryRun value {value:?}: only \"All\" is supported"))),
+            "fieldManager" => out.field_manager.clone_from(value),
+            "fieldValidation" => out.field_validation = field_validation(value)?,
+            "force" => out.force = Some(truth(value)),
+            "pretty" => out.pretty = truth(value),
+            "gracePeriodSeconds" => out.grace_period_seconds = Some(signed(name, value)?),
+            "propagationPolicy" => out.propagation_policy = (!value.is_empty()).then(|| value.clone()),
+            "orphanDependents" => {
+                out.propagation_policy = Some(if truth(value) { "Orphan" } else { "Background" }.to_owned());
+            }
+            _ => {}
+        }
+    }
+    out.query = query;
+    Ok(out)
+}
+
+fn truth(value: &str) -> bool {
+    !matches!(value, "false" | "0" | "")
+}
+
+fn signed(name: &str, value: &str) -> Result<i64, Status> {
+    value.parse().map_err(|_| Status::bad_request(format!("invalid value {value:?} for {name}: a whole number is needed")))
+}
+
+fn number(name: &str, value: &str) -> Result<u64, Status> {
+    // Clients say 0 for "none"; negative limits mean the same.
+    Ok(u64::try_from(signed(name, value)?).unwrap_or(0))
+}
+
+fn field_validation(value: &str) -> Result<FieldValidation, Status> {
+    match value {
+        "" | "Warn" => Ok(FieldValidation::Warn),
+        "Strict" => Ok(FieldValidation::Strict),
+        "Ignore" => Ok(FieldValidation::Ignore),
+        _ => Err(Status::bad_request(format!(
+            "invalid fieldValidation value {value:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
+        ))),
+    }
+}
+
+/// The first of the accepted forms that can be made. Upstream: content negotiation in endpoints/handlers.
+fn accept(header: &str) -> Result<Accept, Status> {
+    if header.trim().is_empty() {
+        return Ok(Accept::default());
+    }
+    header.split(',').find_map(one_form).ok_or_else(|| Status::not_acceptable("application/json, application/json;stream=watch"))
+}
+
+fn one_form(form: &str) -> Option<Accept> {
+    let mut parts = form.split(';').map(str::trim);
+    let media = match parts.next()? {
+        "application/json" | "*/*" | "application/*" => Media::Json,
+        // Terminals and browsers: JSON is what upstream gives them too.
+        "text/html" | "text/plain" => Media::Json,
+        _ => return None,
+    };
+    let (mut rendering, mut version, mut group) = ("", "v1", "");
+    for parameter in parts {
+        match parameter.split_once('=') {
+            Some(("as", value)) => rendering = value,
+            Some(("v", value)) => version = value,
+            Some(("g", value)) => group = value,
+            _ => {}
+        }
+    }
+    let version = version.to_owned();
+    let rendering = match (rendering, group, version.as_str()) {
+        ("", ..) => Rendering::Object,
+        ("Table", "meta.k8s.io", "v1" | "v1beta1") => Rendering::Table { version, include: String::new() },
+        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => Rendering::Metadata { version },
+        _ => return None,
+    };
+    Some(Accept { media, rendering })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(method: &str, uri: &str) -> (Verb, Target) {
+        let request = http::Request::builder().method(method).uri(uri).body(()).expect("a request");
+        let call = call(&request.into_parts().0).expect("a call");
+        (call.verb, call.target)
+    }
+
+    #[test]
+    fn paths_name_resources() {
+        let pods = || Gvr::new("", "v1", "pods");
+        let check = |method, uri, verb, target| assert_eq!(of(method, uri), (verb, target), "{method} {uri}");
+        check("GET", "/api/v1/pods", Verb::List, Target::resource(pods(), "", "", ""));
+        check("GET", "/api/v1/pods?watch=true", Verb::Watch, Target::resource(pods(), "", "", ""));
+        check("GET", "/api/v1/watch/namespaces/a/pods", Verb::Watch, Target::resource(pods(), "a", "", ""));
+        check("POST", "/api/v1/namespaces/a/pods", Verb::Create, Target::resource(pods(), "a", "", ""));
+        check("PATCH", "/api/v1/namespaces/a/pods/b/status", Verb::Patch, Target::resource(pods(), "a", "b", "status"));
+        check("GET", "/api/v1/namespaces/a/pods/b/log", Verb::Connect, Target::resource(pods(), "a", "b", "log"));
+        check("DELETE", "/api/v1/namespaces/a", Verb::Delete, Target::resource(Gvr::new("", "v1", "namespaces"), "", "a", ""));
+        check("PUT", "/api/v1/namespaces/a/finalize", Verb::Update, Target::resource(Gvr::new("", "v1", "namespaces"), "", "a", "finalize"));
+        check("DELETE", "/apis/apps/v1/namespaces/a/deployments", Verb::DeleteCollection, Target::resource(Gvr::new("apps", "v1", "deployments"), "a", "", ""));
+        check("GET", "/apis/apps/v1", Verb::Get, Target::Path("/apis/apps/v1".into()));
+    }
+
+    #[test]
+    fn a_proxy_keeps_its_path() {
+        let (verb, target) = of("POST", "/api/v1/namespaces/a/services/https:b:80/proxy/x%20y/z?q=1");
+        let Target::Resource(target) = target else { panic!("a resource") };
+        assert_eq!((verb, target.name.as_str(), target.rest.as_str()), (Verb::Connect, "https:b:80", "/x%20y/z"));
+    }
+
+    #[test]
+    fn the_first_form_that_can_be_made_is_taken() {
+        let table = accept("application/vnd.kubernetes.protobuf,application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
+        assert!(matches!(table.expect("one of them").rendering, Rendering::Table { .. }));
+        assert_eq!(accept("application/cbor").expect_err("nobody makes it").code, 406);
+    }
+
+    #[test]
+    fn options_are_read_or_refused() {
+        let read = |text: &str| options(query(text));
+        let o = read("labelSelector=app%3Dx%2Cb&limit=-1&dryRun=All&gracePeriodSeconds=0").expect("fine");
+        assert_eq!((o.label_selector.as_str(), o.limit, o.dry_run, o.grace_period_seconds), ("app=x,b", 0, true, Some(0)));
+        assert_eq!(read("dryRun=maybe").expect_err("refused").code, 400);
+        assert_eq!(read("timeoutSeconds=soon").expect_err("refused").code, 400);
+    }
+}
