@@ -18,9 +18,18 @@ use crate::{BoxFuture, StoreError};
 /// What a disk writes as a whole, in bytes.
 const SECTOR: usize = 512;
 
-/// A simulated directory; clones share it.
-#[derive(Clone)]
-pub struct SimDisk(Arc<Inner>);
+/// A simulated directory. Clones share it; each belongs to the process that runs when it is made, so that an engine is
+/// opened on a clone of its own: what is left of an engine of before a crash can touch nothing.
+pub struct SimDisk {
+    inner: Arc<Inner>,
+    generation: u64,
+}
+
+impl Clone for SimDisk {
+    fn clone(&self) -> Self {
+        SimDisk { inner: self.inner.clone(), generation: self.state().generation }
+    }
+}
 
 struct Inner {
     state: Mutex<State>,
@@ -64,11 +73,12 @@ impl SimDisk {
     /// An empty disk whose calls take up to `delay_most` (virtual) time each.
     pub fn new(delay_most: Duration) -> SimDisk {
         let state = State { delay_most, ..State::default() };
-        SimDisk(Arc::new(Inner { state: Mutex::new(state), syncs: AtomicU64::new(0) }))
+        let inner = Inner { state: Mutex::new(state), syncs: AtomicU64::new(0) };
+        SimDisk { inner: Arc::new(inner), generation: 0 }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The process ends: all that was written stays; a write under way may be half done.
@@ -107,7 +117,7 @@ impl SimDisk {
 
     /// How many syncs of files have ended well.
     pub fn syncs(&self) -> u64 {
-        self.0.syncs.load(Ordering::Relaxed)
+        self.inner.syncs.load(Ordering::Relaxed)
     }
 
     /// All files with their lengths.
@@ -128,28 +138,28 @@ impl SimDisk {
         file.safe[offset] ^= 1;
     }
 
-    async fn turn(&self, generation: u64) {
+    async fn turn(&self) {
         let most = self.state().delay_most;
         if !most.is_zero() {
             base::time::sleep(most.mul_f64(base::rand::fraction())).await;
         }
-        if self.state().generation != generation {
+        if self.state().generation != self.generation {
             std::future::pending::<()>().await;
         }
     }
 
-    fn generation(&self) -> u64 {
-        self.state().generation
+    fn handle(&self, id: usize) -> Arc<dyn File> {
+        Arc::new(SimFile { disk: self.same(), id })
     }
 
-    fn handle(&self, generation: u64, id: usize) -> Arc<dyn File> {
-        Arc::new(SimFile { disk: self.clone(), generation, id })
+    /// Another handle of the same process.
+    fn same(&self) -> SimDisk {
+        SimDisk { inner: self.inner.clone(), generation: self.generation }
     }
 
     fn change(&self, change: NameChange) -> BoxFuture<'_, io::Result<()>> {
-        let generation = self.generation();
         Box::pin(async move {
-            self.turn(generation).await;
+            self.turn().await;
             let mut s = self.state();
             change.clone().apply(&mut s.names);
             s.renames.push(change);
@@ -199,12 +209,12 @@ impl NameChange {
     }
 }
 
-struct Held(SimDisk, u64);
+struct Held(SimDisk);
 
 impl Drop for Held {
     fn drop(&mut self) {
         let mut s = self.0.state();
-        if s.generation == self.1 {
+        if s.generation == self.0.generation {
             s.locked = false;
         }
     }
@@ -213,6 +223,7 @@ impl Drop for Held {
 impl Disk for SimDisk {
     fn lock(&self) -> BoxFuture<'_, crate::Result<Lock>> {
         Box::pin(async move {
+            self.turn().await;
             let mut s = self.state();
             if s.locked {
                 return Err(StoreError::Locked {
@@ -221,38 +232,37 @@ impl Disk for SimDisk {
                 });
             }
             s.locked = true;
-            Ok(Arc::new(Held(self.clone(), s.generation)) as Lock)
+            Ok(Arc::new(Held(self.same())) as Lock)
         })
     }
 
     fn list(&self) -> BoxFuture<'_, io::Result<Vec<String>>> {
-        let generation = self.generation();
         Box::pin(async move {
-            self.turn(generation).await;
+            self.turn().await;
             Ok(self.state().names.keys().cloned().collect())
         })
     }
 
     fn create(&self, name: &str) -> BoxFuture<'_, io::Result<Arc<dyn File>>> {
-        let (generation, name) = (self.generation(), name.to_owned());
+        let name = name.to_owned();
         Box::pin(async move {
-            self.turn(generation).await;
+            self.turn().await;
             let mut s = self.state();
             let id = s.files.len();
             s.files.push(Contents::default());
             s.names.insert(name.clone(), id);
             s.renames.push(NameChange::Set(name, id));
             drop(s);
-            Ok(self.handle(generation, id))
+            Ok(self.handle(id))
         })
     }
 
     fn open(&self, name: &str) -> BoxFuture<'_, io::Result<Arc<dyn File>>> {
-        let (generation, name) = (self.generation(), name.to_owned());
+        let name = name.to_owned();
         Box::pin(async move {
-            self.turn(generation).await;
+            self.turn().await;
             let id = self.state().names.get(&name).copied().ok_or(io::ErrorKind::NotFound)?;
-            Ok(self.handle(generation, id))
+            Ok(self.handle(id))
         })
     }
 
@@ -265,9 +275,8 @@ impl Disk for SimDisk {
     }
 
     fn sync(&self) -> BoxFuture<'_, io::Result<()>> {
-        let generation = self.generation();
         Box::pin(async move {
-            self.turn(generation).await;
+            self.turn().await;
             let mut s = self.state();
             s.renames.clear();
             s.safe_names = s.names.clone();
@@ -278,7 +287,6 @@ impl Disk for SimDisk {
 
 struct SimFile {
     disk: SimDisk,
-    generation: u64,
     id: usize,
 }
 
@@ -291,7 +299,7 @@ impl SimFile {
     }
 
     async fn make_safe(&self) -> io::Result<()> {
-        self.disk.turn(self.generation).await;
+        self.disk.turn().await;
         let mut s = self.disk.state();
         if std::mem::take(&mut s.fail_sync) {
             return Err(io::Error::other("simulated failure of fsync"));
@@ -300,7 +308,7 @@ impl SimFile {
         for (offset, bytes) in std::mem::take(&mut file.unsafe_writes) {
             put(&mut file.safe, offset, &bytes);
         }
-        self.disk.0.syncs.fetch_add(1, Ordering::Relaxed);
+        self.disk.inner.syncs.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -308,14 +316,14 @@ impl SimFile {
 impl File for SimFile {
     fn size(&self) -> BoxFuture<'_, io::Result<u64>> {
         Box::pin(async move {
-            self.disk.turn(self.generation).await;
+            self.disk.turn().await;
             Ok(self.disk.state().files[self.id].now.len() as u64)
         })
     }
 
     fn read(&self, spans: Vec<(u64, usize)>) -> BoxFuture<'_, io::Result<Vec<Bytes>>> {
         Box::pin(async move {
-            self.disk.turn(self.generation).await;
+            self.disk.turn().await;
             let s = self.disk.state();
             let data = &s.files[self.id].now;
             let clip = |n: usize| n.min(data.len());
@@ -330,13 +338,13 @@ impl File for SimFile {
 
     fn write(&self, offset: u64, data: Bytes, sync: bool) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move {
-            if self.disk.generation() != self.generation {
+            if self.disk.state().generation != self.disk.generation {
                 std::future::pending::<()>().await;
             }
             // Whoever is killed in between leaves the first part only.
             let cut = base::rand::below(data.len() as u64 + 1) as usize;
             self.put(offset as usize, &data[..cut]);
-            self.disk.turn(self.generation).await;
+            self.disk.turn().await;
             self.put(offset as usize + cut, &data[cut..]);
             if sync { self.make_safe().await } else { Ok(()) }
         })

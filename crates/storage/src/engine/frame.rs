@@ -24,7 +24,7 @@ const FLAG_PUT: u8 = 1;
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
-    /// The first of a file: its number, and what it knew of the state when it was begun.
+    /// The first of a file: its number, and which revision was safe and which compacted when it was begun.
     Segment { number: u32, revision: u64, compacted: u64 },
     /// The changes of one revision (in a rewritten segment: one of them).
     Txn { revision: u64, records: Vec<Record<'a>> },

@@ -3,9 +3,6 @@
 //! A rewrite copies what the index still names of all sealed segments into one file, in the order of keys, and puts
 //! it in their place by one rename; killed at any point, either they or it are there, each complete.
 
-// base::select! expands to items that its own allowance does not reach.
-#![allow(clippy::disallowed_macros)]
-
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -252,8 +249,10 @@ impl Upkeep {
         let (mut offset, mut places) = (0, Vec::with_capacity(copies.len()));
         let gaps = {
             let state = self.shared.state();
-            let (revision, compacted) = (state.visible, state.compacted);
-            frame::other(&mut out, 0, &Payload::Segment { number, revision, compacted });
+            // Not the current revision, which may be a lazy one that a power cut takes; the segment that follows
+            // knows the last one of those that are copied here.
+            let head = Payload::Segment { number, revision: 0, compacted: state.compacted };
+            frame::other(&mut out, 0, &head);
             frame::other(&mut out, 0, &Payload::Reserve { to: state.reserved });
             state.gaps.clone()
         };

@@ -1,8 +1,5 @@
 //! The one task that writes: drains what waits, decides it ([`super::plan`]), writes and syncs once, applies, answers.
 
-// base::select! expands to items that its own allowance does not reach.
-#![allow(clippy::disallowed_macros)]
-
 use std::sync::Arc;
 
 use base::time::Instant;
