@@ -6,13 +6,14 @@ pub mod doc;
 pub mod field;
 pub mod gotime;
 pub mod gvk;
+pub mod meta;
 pub mod patch;
 pub mod quantity;
 pub mod quota_usage;
 pub mod schema;
 pub mod selector;
 pub mod status;
-pub mod time;
+pub mod validation;
 
 pub use call::{Call, Reply, Transport};
 pub use doc::{Doc, Edit, Key, Ref, Val};
