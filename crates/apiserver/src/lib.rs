@@ -1,3 +1,5 @@
 //! apiserver
 
 pub mod server;
+pub mod tokens;
+pub mod tunnel;

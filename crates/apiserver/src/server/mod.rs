@@ -172,7 +172,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, shared: &A
 
 /// Runs hyper's own tasks through base.
 #[derive(Clone)]
-struct Spawn;
+pub(crate) struct Spawn;
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
     fn execute(&self, future: F) {
