@@ -1,1 +1,3 @@
-//! kubelet
+//! The kubelet.
+
+pub mod worker;

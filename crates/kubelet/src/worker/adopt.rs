@@ -1,0 +1,122 @@
+//! A worker's state read back from what runs, after the kubelet was restarted. Nothing that runs is touched.
+
+use runtime::{ContainerState, ContainerStatus};
+
+use super::*;
+
+/// What was found of a pod that the API has.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Its newest sandbox, and whether that can hold containers.
+    pub sandbox: Option<(SandboxId, bool)>,
+    /// The number of that sandbox.
+    pub sandbox_attempt: u32,
+    /// The containers in it, with termination messages as their `message`.
+    pub containers: Vec<ContainerStatus>,
+}
+
+impl State {
+    /// A pod that an earlier run of this process has taken.
+    ///
+    /// A pod whose phase is final stays as the API has it; what is left of it is taken away.
+    pub fn adopt(pod: Arc<Doc>, found: Found, now: Timestamp) -> State {
+        let mut state = State::new(pod, now);
+        let status = state.pod.get(k::STATUS).to_doc();
+        if let Some(at) = status.get(k::START_TIME).opt_str().and_then(|t| t.parse().ok()) {
+            state.start_time = at;
+        }
+        state.sandbox_attempt = found.sandbox_attempt + u32::from(found.sandbox.is_some());
+        for index in 0..state.containers.len() {
+            state.adopt_container(index, &found.containers, &status, now);
+        }
+        // Init containers that ended long ago may have been removed while the main ones run.
+        if state.containers.iter().any(|c| c.role == Role::Main && !c.phase.is_turn()) {
+            for container in state.containers.iter_mut().filter(|c| c.role == Role::Init && c.phase.is_turn())
+            {
+                container.phase = Phase::Exited(Exit::unseen(now));
+            }
+        }
+        let final_phase = matches!(status.get(k::PHASE).str(), "Succeeded" | "Failed");
+        match found.sandbox {
+            Some((id, true)) => state.sandbox = Sandbox::Made(id),
+            Some((id, false)) => {
+                state.sandbox = Sandbox::Broken(id, now);
+                state.lose_sandbox(now);
+            }
+            None => state.lose_sandbox(now),
+        }
+        if final_phase {
+            state.frozen = true;
+            // A worker that cleans up does not look whether volumes were there.
+            state.volumes = Volumes::Mounted;
+            state.stage = Stage::Stopping;
+        }
+        state
+    }
+
+    fn adopt_container(&mut self, index: usize, found: &[ContainerStatus], status: &Doc, now: Timestamp) {
+        let spec = self.container_spec(index);
+        let (startup, readiness) = (spec.startup_probe().exists(), spec.readiness_probe().exists());
+        let container = &mut self.containers[index];
+        let mut mine: Vec<&ContainerStatus> = found.iter().filter(|c| c.name == container.name).collect();
+        mine.sort_by_key(|c| c.attempt);
+        let Some(newest) = mine.pop() else { return };
+        let written = [k::CONTAINER_STATUSES, k::INIT_CONTAINER_STATUSES, k::EPHEMERAL_CONTAINER_STATUSES]
+            .into_iter()
+            .flat_map(|list| status.get(list).items())
+            .find(|c| c.get(k::CONTAINER_ID).str().ends_with(&format!("://{}", newest.id)));
+        let said = |key| written.is_some_and(|c| c.get(key).bool());
+        container.attempt = newest.attempt;
+        container.next_attempt = newest.attempt + 1;
+        container.last = mine.pop().map(|c| Exit::of(c, now));
+        container.phase = match newest.state {
+            ContainerState::Running => {
+                container.started = !startup || said(k::STARTED);
+                container.ready = container.started && (!readiness || said(k::READY));
+                let since = newest.started_at.unwrap_or(newest.created_at);
+                Phase::Running {
+                    id: newest.id.clone(),
+                    image_ref: newest.image_ref.clone(),
+                    since,
+                    stop_by: None,
+                }
+            }
+            // Made but never started: the next run replaces it.
+            ContainerState::Created => {
+                container.last =
+                    container.last.take().or_else(|| (newest.attempt > 0).then(|| Exit::of(newest, now)));
+                Phase::turn()
+            }
+            ContainerState::Exited | ContainerState::Unknown => Phase::Exited(Exit::of(newest, now)),
+        };
+    }
+}
+
+impl Exit {
+    /// How a container that was found ended.
+    pub fn of(found: &ContainerStatus, now: Timestamp) -> Exit {
+        let unknown = found.state != ContainerState::Exited;
+        Exit {
+            id: found.id.to_string(),
+            image_ref: found.image_ref.clone(),
+            code: if unknown { 137 } else { found.exit_code },
+            reason: if unknown { "ContainerStatusUnknown".into() } else { found.reason.clone() },
+            message: found.message.clone(),
+            started_at: found.started_at,
+            finished_at: found.finished_at.unwrap_or(now),
+        }
+    }
+
+    /// A run that is only known to have succeeded.
+    fn unseen(now: Timestamp) -> Exit {
+        Exit {
+            id: String::new(),
+            image_ref: String::new(),
+            code: 0,
+            reason: "Completed".into(),
+            message: String::new(),
+            started_at: None,
+            finished_at: now,
+        }
+    }
+}

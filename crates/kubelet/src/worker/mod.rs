@@ -1,0 +1,840 @@
+//! The pod worker: one pod's life on this node as a pure state machine.
+//!
+//! [`State::step`] takes what happened and gives what to do next; it does no IO and reads no clock. The
+//! driver (`crate::driver`) carries actions out as tasks and brings results back as events. It decides from the whole
+//! state every time, so an event that comes late, twice or for a container of long ago changes nothing.
+//!
+//! Upstream: pkg/kubelet/pod_workers.go, pkg/kubelet/kuberuntime/kuberuntime_manager.go (`computePodActions`). On
+//! purpose different: one machine per pod in place of three sync functions that observe the runtime anew.
+
+mod adopt;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use adopt::Found;
+pub use plan::pod_words;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::schema::views::{Container as ContainerSpec, Pod, PodSpec};
+use apimachinery::{Doc, Ref, k};
+use base::time::Timestamp;
+use runtime::{ContainerId, SandboxId};
+
+/// The first wait of a container that keeps ending, and of an image that cannot be pulled.
+pub const BACKOFF_FIRST: Duration = Duration::from_secs(10);
+/// The longest such wait. A container that ran twice as long without ending begins anew.
+pub const BACKOFF_MOST: Duration = Duration::from_secs(300);
+/// How long to wait before a volume, sandbox or container configuration that failed is tried again: doubling from the
+/// first to the second.
+pub const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// See [`RETRY_FIRST`].
+pub const RETRY_MOST: Duration = Duration::from_secs(60);
+/// How long a failed pull shows its own reason before `ImagePullBackOff`.
+const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
+/// Every container gets at least this long between SIGTERM and SIGKILL, as upstream gives it.
+pub const GRACE_LEAST: Duration = Duration::from_secs(1);
+
+/// One pod's state on this node.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The API's object as last seen.
+    pub pod: Arc<Doc>,
+    /// How far the pod's life is.
+    pub stage: Stage,
+    /// When this node took the pod.
+    pub start_time: Timestamp,
+    /// Whether the volumes are there.
+    pub volumes: Volumes,
+    /// The pod's sandbox.
+    pub sandbox: Sandbox,
+    /// The number of the next sandbox.
+    pub sandbox_attempt: u32,
+    /// The pod's addresses; empty with the host's network until the driver says the node's.
+    pub ips: Vec<IpAddr>,
+    /// Init containers, then containers, then ephemeral ones, each in the order of the spec.
+    pub containers: Vec<Container>,
+    /// Why the node ends or refuses the pod, if it does.
+    pub end: Option<End>,
+    /// Until when containers may go on once the pod is stopping.
+    pub stop_by: Option<Timestamp>,
+    /// The API's object no longer exists.
+    pub gone: bool,
+    /// The final delete was asked for, or the pod's files are going.
+    pub leaving: bool,
+    /// The API has a final status from an earlier run of this process, which is not written again.
+    pub frozen: bool,
+    retry: Retry,
+}
+
+/// How far a pod's life is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It runs, or is on the way there.
+    Running,
+    /// Its containers are being stopped; none is started any more.
+    Stopping,
+    /// No container runs; sandbox, network and volumes are being taken away.
+    Cleaning,
+    /// Nothing is left but logs and the status.
+    Done,
+}
+
+/// Whether the pod's volumes are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Volumes {
+    /// Not yet, or not any more.
+    Absent,
+    /// Being made.
+    Mounting,
+    /// There.
+    Mounted,
+    /// To be tried again then.
+    Failed(Timestamp),
+    /// Being taken away.
+    Unmounting,
+}
+
+/// The pod's sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    /// There is none; not before the time, if one is given.
+    None(Option<Timestamp>),
+    /// Being made.
+    Making,
+    /// Made or found, not wired yet.
+    Made(SandboxId),
+    /// Being wired.
+    Attaching(SandboxId),
+    /// It can hold containers.
+    Ready(SandboxId),
+    /// Being stopped, unwired and removed.
+    Removing(SandboxId),
+    /// Removal failed and is tried again then.
+    Broken(SandboxId, Timestamp),
+}
+
+/// Which of a pod's containers one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Runs to its end before the next.
+    Init,
+    /// An init container with `restartPolicy: Always`: runs beside all that follow.
+    Sidecar,
+    /// An ordinary one.
+    Main,
+    /// Added later, never restarted.
+    Ephemeral,
+}
+
+/// One container's state.
+#[derive(Clone, Debug)]
+pub struct Container {
+    /// Its name in the pod.
+    pub name: String,
+    /// Which of the pod's containers.
+    pub role: Role,
+    /// Its state now.
+    pub phase: Phase,
+    /// How its last run ended, if this is not the first.
+    pub last: Option<Exit>,
+    /// The number of its run now or of the last one; the API's `restartCount`.
+    pub attempt: u32,
+    /// The number of its next run.
+    pub next_attempt: u32,
+    /// The image of the next run, once it is in the store.
+    pub image: Option<String>,
+    /// What went wrong on the way to the next run: `CrashLoopBackOff` and the like, with words.
+    pub trouble: Option<(String, String)>,
+    /// Its startup probe has passed, or it has none and runs.
+    pub started: bool,
+    /// Its readiness probe passes, or it has none and is started.
+    pub ready: bool,
+    backoff: CrashBackoff,
+    /// When a failed pull's own reason gives way to `ImagePullBackOff`.
+    flip_at: Option<Timestamp>,
+    pull: Retry,
+    config: Retry,
+}
+
+/// A container's state now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing runs, and nothing will before the time, if one is given; else it waits for its turn.
+    Waiting(Option<Timestamp>),
+    /// Its image is being looked for.
+    Pulling,
+    /// Being made and started.
+    Starting,
+    /// Its program runs.
+    Running {
+        /// The container.
+        id: ContainerId,
+        /// What it was made from.
+        image_ref: String,
+        /// Since when.
+        since: Timestamp,
+        /// The deadline it was last given, if it is being stopped.
+        stop_by: Option<Timestamp>,
+    },
+    /// It ended and is not (yet) to be started again.
+    Exited(Exit),
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// The container; empty where that is not known.
+    pub id: String,
+    /// What it was made from.
+    pub image_ref: String,
+    /// 128 plus the signal if one killed it.
+    pub code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, …
+    pub reason: String,
+    /// The termination message.
+    pub message: String,
+    /// When it was started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+}
+
+/// Why the node ends a pod, or never took it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// `OutOfcpu`, `DeadlineExceeded`, …
+    pub reason: String,
+    /// Human words.
+    pub message: String,
+}
+
+/// Which probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProbeKind {
+    /// Holds back the other two until it has passed once.
+    Startup,
+    /// Restarts the container when it fails.
+    Liveness,
+    /// Takes the pod out of its Services while it fails.
+    Readiness,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The API's object changed.
+    Pod(Arc<Doc>),
+    /// The API's object no longer exists.
+    Gone,
+    /// Time has passed, or something that an earlier failure may have missed is there now.
+    Tick,
+    /// [`Action::MountVolumes`] is done.
+    VolumesMounted,
+    /// [`Action::MountVolumes`] failed; the words are an event's.
+    VolumesFailed(String),
+    /// [`Action::UnmountVolumes`] is done.
+    VolumesUnmounted,
+    /// [`Action::RunSandbox`] is done.
+    SandboxMade(SandboxId),
+    /// [`Action::RunSandbox`] failed.
+    SandboxFailed(String),
+    /// [`Action::AttachNetwork`] is done.
+    NetworkAttached(SandboxId, Vec<IpAddr>),
+    /// [`Action::AttachNetwork`] failed.
+    NetworkFailed(SandboxId, String),
+    /// The sandbox's process died.
+    SandboxLost(SandboxId),
+    /// [`Action::RemoveSandbox`] is done.
+    SandboxRemoved(SandboxId),
+    /// [`Action::RemoveSandbox`] failed.
+    SandboxRemovalFailed(SandboxId, String),
+    /// [`Action::PullImage`] is done: the image to make the container from.
+    ImageReady(usize, String),
+    /// [`Action::PullImage`] failed: reason (`ErrImagePull`, `ErrImageNeverPull`, `InvalidImageName`) and words.
+    ImageFailed(usize, &'static str, String),
+    /// [`Action::StartContainer`] is done.
+    Started {
+        /// Which.
+        index: usize,
+        /// The container.
+        id: ContainerId,
+        /// What it was made from.
+        image_ref: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// [`Action::StartContainer`] failed.
+    StartFailed {
+        /// Which.
+        index: usize,
+        /// `CreateContainerConfigError`, `CreateContainerError` or `RunContainerError`.
+        reason: &'static str,
+        /// Human words.
+        message: String,
+        /// What became of the container, where one was made.
+        exit: Option<Exit>,
+    },
+    /// A container ended.
+    Exited(ContainerId, Exit),
+    /// A probe's verdict changed.
+    Probe {
+        /// Of which container.
+        id: ContainerId,
+        /// Which probe.
+        kind: ProbeKind,
+        /// The verdict.
+        passed: bool,
+    },
+    /// The node ends the pod.
+    End(End),
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the pod's directories and volumes. Repeatable.
+    MountVolumes,
+    /// Take the volumes away.
+    UnmountVolumes,
+    /// Make a sandbox with this number.
+    RunSandbox(u32),
+    /// Wire a sandbox, or find out its addresses again.
+    AttachNetwork(SandboxId),
+    /// Stop, unwire and remove a sandbox with all in it.
+    RemoveSandbox(SandboxId),
+    /// Make sure that the image of a container is in the store, by its pull policy.
+    PullImage(usize),
+    /// Make and start a container.
+    StartContainer {
+        /// Which.
+        index: usize,
+        /// The number of this run.
+        attempt: u32,
+        /// The image that [`Event::ImageReady`] named.
+        image: String,
+    },
+    /// Ask a container to end, and kill it after `grace`.
+    StopContainer {
+        /// Which.
+        index: usize,
+        /// The container.
+        id: ContainerId,
+        /// How long it may take.
+        grace: Duration,
+    },
+    /// Take a container and its log away that ended before the last one did.
+    RemoveContainer {
+        /// Which.
+        index: usize,
+        /// The container.
+        id: ContainerId,
+        /// The number of that run.
+        attempt: u32,
+    },
+    /// Tell people.
+    Record {
+        /// `Normal`, or `Warning`.
+        warning: bool,
+        /// The event's reason.
+        reason: &'static str,
+        /// The event's message.
+        message: String,
+        /// The container that it is about, if one.
+        index: Option<usize>,
+    },
+    /// Write the final status, then take the pod out of the API.
+    DeletePod,
+    /// Take away the pod's files; then the worker is done.
+    Forget,
+}
+
+/// A wait that doubles with each failure.
+#[derive(Clone, Copy, Debug, Default)]
+struct Retry(Duration);
+
+impl Retry {
+    fn next(&mut self, first: Duration, most: Duration) -> Duration {
+        self.0 = if self.0.is_zero() { first } else { (self.0 * 2).min(most) };
+        self.0
+    }
+    fn reset(&mut self) {
+        self.0 = Duration::ZERO;
+    }
+}
+
+/// The wait between runs. The first restart comes at once; the wait counts from the end of the run before it.
+#[derive(Clone, Copy, Debug, Default)]
+struct CrashBackoff {
+    wait: Duration,
+    /// When the wait was last lengthened.
+    at: Option<Timestamp>,
+}
+
+impl CrashBackoff {
+    /// How long to wait after an end at `finished`.
+    fn after(&mut self, finished: Timestamp) -> Duration {
+        let expired = self.at.is_none_or(|at| since(at, finished) > BACKOFF_MOST * 2);
+        let wait = if expired { Duration::ZERO } else { self.wait };
+        self.wait = if expired { BACKOFF_FIRST } else { (self.wait * 2).min(BACKOFF_MOST) };
+        self.at = Some(finished + wait);
+        wait
+    }
+}
+
+/// The time from `a` to `b`, zero when `b` is earlier.
+pub(crate) fn since(a: Timestamp, b: Timestamp) -> Duration {
+    Duration::try_from(b.duration_since(a)).unwrap_or(Duration::ZERO)
+}
+
+// === impl State ===
+
+impl State {
+    /// A pod that this node has taken and nothing was done for yet.
+    pub fn new(pod: Arc<Doc>, now: Timestamp) -> State {
+        let containers = containers_of(&pod);
+        State {
+            pod,
+            stage: Stage::Running,
+            start_time: now,
+            volumes: Volumes::Absent,
+            sandbox: Sandbox::None(None),
+            sandbox_attempt: 0,
+            ips: Vec::new(),
+            containers,
+            end: None,
+            stop_by: None,
+            gone: false,
+            leaving: false,
+            frozen: false,
+            retry: Retry::default(),
+        }
+    }
+
+    /// A pod that this node does not take: it is Failed with this reason.
+    pub fn refused(pod: Arc<Doc>, end: End, now: Timestamp) -> State {
+        State { stage: Stage::Done, end: Some(end), ..State::new(pod, now) }
+    }
+
+    /// The API's object.
+    pub fn object(&self) -> Pod<'_> {
+        Pod(self.pod.root())
+    }
+
+    /// The pod's spec.
+    pub fn spec(&self) -> PodSpec<'_> {
+        self.object().spec()
+    }
+
+    /// A container's spec. Ephemeral containers have the same members.
+    pub fn container_spec(&self, index: usize) -> ContainerSpec<'_> {
+        let name = self.containers[index].name.as_str();
+        ContainerSpec(
+            container_specs(self.pod.root())
+                .find(|(_, c)| c.get(k::NAME).str() == name)
+                .map_or_else(Ref::absent, |(_, c)| c),
+        )
+    }
+
+    /// Where a running container with this id is.
+    pub fn running(&self, id: &ContainerId) -> Option<usize> {
+        self.containers
+            .iter()
+            .position(|c| matches!(&c.phase, Phase::Running { id: running, .. } if running == id))
+    }
+
+    /// The sandbox, if there is one in any state.
+    pub fn sandbox_id(&self) -> Option<&SandboxId> {
+        match &self.sandbox {
+            Sandbox::None(_) | Sandbox::Making => None,
+            Sandbox::Made(id)
+            | Sandbox::Attaching(id)
+            | Sandbox::Ready(id)
+            | Sandbox::Removing(id)
+            | Sandbox::Broken(id, _) => Some(id),
+        }
+    }
+
+    /// Whether the API wants the pod to go.
+    pub fn deleting(&self) -> bool {
+        self.gone || self.object().metadata().deletion_timestamp().is_some()
+    }
+
+    /// Takes in what happened and gives what to do.
+    pub fn step(mut self, event: Event, now: Timestamp) -> (State, Vec<Action>) {
+        let mut out = Vec::new();
+        self.apply(event, now, &mut out);
+        self.plan(now, &mut out);
+        (self, out)
+    }
+
+    fn apply(&mut self, event: Event, now: Timestamp, out: &mut Vec<Action>) {
+        match event {
+            Event::Pod(pod) => self.apply_pod(pod),
+            Event::Gone => self.gone = true,
+            Event::Tick => {}
+            Event::VolumesMounted if self.volumes == Volumes::Mounting => {
+                self.volumes = Volumes::Mounted;
+                self.retry.reset();
+            }
+            Event::VolumesFailed(message) if self.volumes == Volumes::Mounting => {
+                self.volumes = Volumes::Failed(now + self.retry.next(RETRY_FIRST, RETRY_MOST));
+                out.push(warn("FailedMount", message, None));
+            }
+            Event::VolumesUnmounted if self.volumes == Volumes::Unmounting => self.volumes = Volumes::Absent,
+            Event::VolumesMounted | Event::VolumesFailed(_) | Event::VolumesUnmounted => {}
+            Event::SandboxMade(_)
+            | Event::SandboxFailed(_)
+            | Event::NetworkAttached(..)
+            | Event::NetworkFailed(..)
+            | Event::SandboxLost(_)
+            | Event::SandboxRemoved(_)
+            | Event::SandboxRemovalFailed(..) => self.apply_sandbox(event, now, out),
+            Event::End(end) => {
+                if self.stage == Stage::Running && self.end.is_none() {
+                    out.push(warn("Evicted", end.message.clone(), None));
+                    self.end = Some(end);
+                }
+            }
+            event => self.apply_container(event, now, out),
+        }
+    }
+
+    fn apply_pod(&mut self, pod: Arc<Doc>) {
+        let known = self.containers.len();
+        let fresh = containers_of(&pod);
+        self.pod = pod;
+        // Containers are fixed once a pod exists, but for ephemeral ones, which only come.
+        for container in fresh {
+            if !self.containers.iter().any(|c| c.name == container.name) {
+                self.containers.push(container);
+            }
+        }
+        assert!(self.containers.len() >= known, "containers of a pod are never forgotten");
+    }
+
+    fn apply_sandbox(&mut self, event: Event, now: Timestamp, out: &mut Vec<Action>) {
+        match event {
+            Event::SandboxMade(id) if self.sandbox == Sandbox::Making => self.sandbox = Sandbox::Made(id),
+            Event::SandboxFailed(message) if self.sandbox == Sandbox::Making => {
+                self.sandbox = Sandbox::None(Some(now + self.retry.next(RETRY_FIRST, RETRY_MOST)));
+                out.push(warn(
+                    "FailedCreatePodSandBox",
+                    format!("Failed to create pod sandbox: {message}"),
+                    None,
+                ));
+            }
+            Event::NetworkAttached(id, ips) if self.sandbox == Sandbox::Attaching(id.clone()) => {
+                self.sandbox = Sandbox::Ready(id);
+                self.ips = ips;
+                self.retry.reset();
+            }
+            Event::NetworkFailed(id, message) if self.sandbox == Sandbox::Attaching(id.clone()) => {
+                let message = format!("Failed to create pod sandbox: failed to set up network: {message}");
+                out.push(warn("FailedCreatePodSandBox", message, None));
+                let wait = self.retry.next(RETRY_FIRST, RETRY_MOST);
+                if self.alive() {
+                    self.sandbox = Sandbox::Broken(id, now + wait);
+                } else {
+                    self.remove_sandbox(id, out);
+                }
+            }
+            Event::SandboxLost(id)
+                if self.sandbox_id() == Some(&id) && !matches!(self.sandbox, Sandbox::Removing(_)) =>
+            {
+                self.lose_sandbox(now);
+                self.remove_sandbox(id, out);
+            }
+            Event::SandboxRemoved(id) if self.sandbox_id() == Some(&id) => {
+                let wait = self.stage == Stage::Running && !self.retry.0.is_zero();
+                self.sandbox = Sandbox::None(wait.then(|| now + self.retry.0));
+            }
+            Event::SandboxRemovalFailed(id, message) if self.sandbox_id() == Some(&id) => {
+                self.sandbox = Sandbox::Broken(id, now + self.retry.next(RETRY_FIRST, RETRY_MOST));
+                out.push(warn("FailedKillPod", format!("error killing pod: {message}"), None));
+            }
+            _ => {}
+        }
+    }
+
+    /// Nothing in the sandbox runs any more, and nothing can be learned about how it ended.
+    fn lose_sandbox(&mut self, now: Timestamp) {
+        self.ips.clear();
+        for container in &mut self.containers {
+            if let Phase::Running { id, image_ref, since, .. } = &container.phase {
+                let exit = Exit {
+                    id: id.to_string(),
+                    image_ref: image_ref.clone(),
+                    code: 137,
+                    reason: "ContainerStatusUnknown".into(),
+                    message: "The container could not be located when the pod's sandbox was lost".into(),
+                    started_at: Some(*since),
+                    finished_at: now,
+                };
+                container.end(exit);
+            }
+            if container.role == Role::Init
+                && self.stage == Stage::Running
+                && let Phase::Exited(exit) = &container.phase
+            {
+                container.last = Some(exit.clone());
+                container.phase = Phase::turn();
+            }
+        }
+    }
+
+    fn apply_container(&mut self, event: Event, now: Timestamp, out: &mut Vec<Action>) {
+        match event {
+            Event::ImageReady(index, image) => {
+                let container = &mut self.containers[index];
+                if container.phase == Phase::Pulling {
+                    container.image = Some(image);
+                    container.pull.reset();
+                    container.flip_at = None;
+                    container.phase = Phase::turn();
+                }
+            }
+            Event::ImageFailed(index, reason, message) => {
+                if self.containers[index].phase == Phase::Pulling {
+                    self.image_failed(index, reason, message, now, out);
+                }
+            }
+            Event::Started { index, id, image_ref, at } => {
+                if self.containers[index].phase == Phase::Starting {
+                    self.container_started(index, id, image_ref, at, out);
+                }
+            }
+            Event::StartFailed { index, reason, message, exit } => {
+                if self.containers[index].phase == Phase::Starting {
+                    self.start_failed(index, reason, message, exit, now, out);
+                }
+            }
+            Event::Exited(id, exit) => {
+                if let Some(index) = self.running(&id) {
+                    self.containers[index].end(exit);
+                }
+            }
+            Event::Probe { id, kind, passed } => {
+                if let Some(index) = self.running(&id) {
+                    self.probed(index, kind, passed, now, out);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn image_failed(
+        &mut self,
+        index: usize,
+        reason: &'static str,
+        message: String,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
+        let image = self.container_spec(index).image().to_owned();
+        let container = &mut self.containers[index];
+        let words = if reason == "ErrImagePull" {
+            format!("Failed to pull image {image:?}: {message}")
+        } else {
+            message.clone()
+        };
+        out.push(warn("Failed", words, Some(index)));
+        out.push(warn("Failed", format!("Error: {reason}"), Some(index)));
+        let until = now + container.pull.next(BACKOFF_FIRST, BACKOFF_MOST);
+        container.phase = Phase::Waiting(Some(until));
+        container.flip_at = (reason == "ErrImagePull").then(|| now + PULL_ERROR_SHOWN);
+        container.trouble = Some((reason.into(), message));
+    }
+
+    fn container_started(
+        &mut self,
+        index: usize,
+        id: ContainerId,
+        image_ref: String,
+        at: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
+        let spec = self.container_spec(index);
+        let (startup, readiness) = (spec.startup_probe().exists(), spec.readiness_probe().exists());
+        let container = &mut self.containers[index];
+        out.push(normal("Started", "Container started".into(), Some(index)));
+        container.attempt = container.next_attempt;
+        container.next_attempt += 1;
+        container.image = None;
+        container.trouble = None;
+        container.config.reset();
+        container.started = !startup;
+        container.ready = !startup && !readiness;
+        container.phase = Phase::Running { id, image_ref, since: at, stop_by: None };
+    }
+
+    fn start_failed(
+        &mut self,
+        index: usize,
+        reason: &'static str,
+        message: String,
+        exit: Option<Exit>,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
+        let container = &mut self.containers[index];
+        out.push(warn("Failed", format!("Error: {message}"), Some(index)));
+        container.image = None;
+        container.trouble = Some((reason.into(), message));
+        match exit {
+            Some(exit) => {
+                container.attempt = container.next_attempt;
+                container.next_attempt += 1;
+                container.end(exit);
+            }
+            None => {
+                container.phase = Phase::Waiting(Some(now + container.config.next(RETRY_FIRST, RETRY_MOST)))
+            }
+        }
+    }
+
+    fn probed(&mut self, index: usize, kind: ProbeKind, passed: bool, now: Timestamp, out: &mut Vec<Action>) {
+        let readiness = self.container_spec(index).readiness_probe().exists();
+        let container = &mut self.containers[index];
+        match kind {
+            ProbeKind::Readiness => container.ready = passed && container.started,
+            ProbeKind::Startup if passed => {
+                container.started = true;
+                container.ready |= !readiness;
+            }
+            ProbeKind::Liveness if passed => {}
+            ProbeKind::Startup | ProbeKind::Liveness => self.stop_unhealthy(index, kind, now, out),
+        }
+    }
+
+    fn stop_unhealthy(&mut self, index: usize, kind: ProbeKind, now: Timestamp, out: &mut Vec<Action>) {
+        let spec = self.container_spec(index);
+        let (probe, word) = match kind {
+            ProbeKind::Startup => (spec.startup_probe(), "startup"),
+            _ => (spec.liveness_probe(), "liveness"),
+        };
+        let own = probe.termination_grace_period_seconds().map(seconds);
+        let grace = own.unwrap_or_else(|| self.grace()).max(GRACE_LEAST);
+        let container = &mut self.containers[index];
+        let name = container.name.clone();
+        let Phase::Running { id, stop_by: stop_by @ None, .. } = &mut container.phase else { return };
+        *stop_by = Some(now + grace);
+        let id = id.clone();
+        out.push(normal(
+            "Killing",
+            format!("Container {name} failed {word} probe, will be restarted"),
+            Some(index),
+        ));
+        out.push(Action::StopContainer { index, id, grace });
+    }
+
+    /// How long containers may take to end.
+    pub fn grace(&self) -> Duration {
+        let meta = self.object().metadata();
+        let own = self.spec().termination_grace_period_seconds().unwrap_or(30);
+        let grace = if meta.deletion_timestamp().is_some() {
+            meta.deletion_grace_period_seconds().unwrap_or(own)
+        } else {
+            own
+        };
+        seconds(grace).max(GRACE_LEAST)
+    }
+
+    /// Whether a container runs or may come to run without a further action.
+    pub fn alive(&self) -> bool {
+        self.containers.iter().any(|c| matches!(c.phase, Phase::Running { .. } | Phase::Starting))
+    }
+
+    fn remove_sandbox(&mut self, id: SandboxId, out: &mut Vec<Action>) {
+        self.sandbox = Sandbox::Removing(id.clone());
+        out.push(Action::RemoveSandbox(id));
+    }
+}
+
+// === impl Phase, Container ===
+
+impl Phase {
+    /// Waiting for its turn.
+    fn turn() -> Phase {
+        Phase::Waiting(None)
+    }
+
+    fn is_turn(&self) -> bool {
+        matches!(self, Phase::Waiting(None))
+    }
+}
+
+impl Container {
+    fn new(name: &str, role: Role) -> Container {
+        Container {
+            name: name.to_owned(),
+            role,
+            phase: Phase::turn(),
+            last: None,
+            attempt: 0,
+            next_attempt: 0,
+            image: None,
+            trouble: None,
+            started: false,
+            ready: false,
+            backoff: CrashBackoff::default(),
+            flip_at: None,
+            pull: Retry::default(),
+            config: Retry::default(),
+        }
+    }
+
+    fn end(&mut self, exit: Exit) {
+        self.started = false;
+        self.ready = false;
+        self.phase = Phase::Exited(exit);
+    }
+
+    /// The id and image of the run now, if its program runs.
+    pub fn run(&self) -> Option<(&ContainerId, &str)> {
+        match &self.phase {
+            Phase::Running { id, image_ref, .. } => Some((id, image_ref)),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a container that ended so is started again.
+fn restarts(role: Role, exit: &Exit, policy: &str) -> bool {
+    match role {
+        Role::Sidecar => true,
+        Role::Ephemeral => false,
+        Role::Init => exit.code != 0 && policy != "Never",
+        Role::Main => policy != "Never" && (policy != "OnFailure" || exit.code != 0),
+    }
+}
+
+/// All containers of a pod with their roles, in order.
+pub fn container_specs(pod: Ref<'_>) -> impl Iterator<Item = (Role, Ref<'_>)> {
+    let spec = pod.get(k::SPEC);
+    let init = spec
+        .get(k::INIT_CONTAINERS)
+        .items()
+        .map(|c| (if c.get(k::RESTART_POLICY).str() == "Always" { Role::Sidecar } else { Role::Init }, c));
+    let main = spec.get(k::CONTAINERS).items().map(|c| (Role::Main, c));
+    init.chain(main).chain(spec.get(k::EPHEMERAL_CONTAINERS).items().map(|c| (Role::Ephemeral, c)))
+}
+
+fn containers_of(pod: &Doc) -> Vec<Container> {
+    container_specs(pod.root()).map(|(role, c)| Container::new(c.get(k::NAME).str(), role)).collect()
+}
+
+fn seconds(n: i64) -> Duration {
+    Duration::from_secs(u64::try_from(n).unwrap_or(0))
+}
+
+fn normal(reason: &'static str, message: String, index: Option<usize>) -> Action {
+    Action::Record { warning: false, reason, message, index }
+}
+
+fn warn(reason: &'static str, message: String, index: Option<usize>) -> Action {
+    Action::Record { warning: true, reason, message, index }
+}
