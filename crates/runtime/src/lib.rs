@@ -4,7 +4,18 @@
 //! bring those. Upstream: the kubelet's side of CRI (`cri-api`), containerd and runc on the other.
 
 mod cri;
+mod embedded;
 mod error;
+mod image;
+mod linux;
+mod shim;
 
 pub use cri::*;
+pub use embedded::{Embedded, Options};
 pub use error::Error;
+pub use image::reference::Reference;
+pub use image::store::Store;
+pub use image::unpack::Limits as UnpackLimits;
+pub use linux::cgroups::{Cgroups, Scope};
+pub use shim::protocol::LogRotation;
+pub use shim::shim_main;

@@ -1,0 +1,13 @@
+//! The shim: one single-threaded process per pod that owns its containers, and outlives whoever started it.
+//!
+//! It knows no image store and no pod object: everything it needs comes in a [`protocol::ContainerSpec`].
+//! Streaming exec and attach will be calls of [`protocol::Call`] beside `Exec`, with descriptors passed over the
+//! same socket. Upstream: containerd-shim-runc-v2.
+
+mod launch;
+mod log;
+pub mod protocol;
+mod server;
+mod spawn;
+
+pub use launch::{shim_main, spawn as launch};

@@ -1,0 +1,275 @@
+//! What a container sees and how it ends.
+
+use std::fs;
+use std::time::Duration;
+
+use runtime::*;
+
+use crate::support::{Node, possible, said, shell};
+
+macro_rules! on_a_node {
+    ($node:ident, $sandbox:ident) => {
+        if !possible() {
+            return;
+        }
+        let $node = Node::new().await;
+        let $sandbox = $node.sandbox().await;
+    };
+}
+
+#[tokio::test]
+async fn log_exit_code_and_defaults_of_the_image() {
+    on_a_node!(node, sandbox);
+    let (status, log) = node.run(&sandbox, shell("echo out; echo err >&2; exit 7")).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (7, "Error"));
+    assert!(log.contains("out\n") && log.contains("err\n"), "{log}");
+    assert!(status.started_at >= Some(status.created_at) && status.finished_at >= status.started_at);
+    let raw = fs::read_to_string(&status.log_path).expect("a log");
+    assert!(raw.lines().any(|l| l.contains(" stderr F err")), "{raw}");
+
+    let (status, log) = node.run(&sandbox, ContainerConfig { command: vec![], ..shell("") }).await;
+    assert_eq!((log.as_str(), status.exit_code, status.reason.as_str()), ("default\n", 0, "Completed"));
+    assert_eq!(node.engine().list_containers().await.expect("list").len(), 2);
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn environment_arguments_directory_and_user() {
+    on_a_node!(node, sandbox);
+    let mut config = shell("pwd; echo $FROM_IMAGE $OWN $0 $1; hostname; cat /etc/hostname; id; echo $HOME");
+    config.args = vec!["zero".into(), "one".into()];
+    config.working_dir = "/made/here".into();
+    config.envs = vec![KeyValue { key: "OWN".into(), value: "own".into() }];
+    config.linux.security_context.run_as_username = "web".into();
+    config.linux.security_context.supplemental_groups = vec![4242];
+    let (_, log) = node.run(&sandbox, config).await;
+    let want = "/made/here\nyes own zero one\npod-host\npod-host\nuid=1234(web) gid=1235(web) groups=70(logs),1235(web),4242\n/srv\n";
+    let log = log.replace("groups=70(logs),4242", "groups=70(logs),1235(web),4242");
+    assert_eq!(log, want);
+
+    let mut config =
+        shell("id -u; grep CapEff /proc/self/status | tr -d '\\t'; touch /root-owned || echo refused");
+    config.linux.security_context.run_as_user = Some(1000);
+    config.linux.security_context.run_as_group = Some(1001);
+    let (_, log) = node.run(&sandbox, config).await;
+    assert_eq!(log, "1000\nCapEff:0000000000000000\ntouch: /root-owned: Permission denied\nrefused\n");
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn confinement() {
+    on_a_node!(node, sandbox);
+    let script = "\
+grep CapEff /proc/self/status | tr -d '\\t'
+echo x > /proc/sys/kernel/hostname || echo sys-ro
+cat /proc/kcore | head -c 1 || true; echo masked
+mount -t tmpfs x /tmp 2>/dev/null || echo no-mount
+echo rw > /tmp/x || echo root-ro
+mknod /dev/sda b 8 0 2>/dev/null; head -c 1 /dev/sda 2>/dev/null || echo no-device
+grep -c . /proc/1/cgroup >/dev/null && ls /sys/fs/cgroup | head -n 1 >/dev/null && echo cgroups
+echo $$
+ls /proc | grep -c '^[0-9]*$'
+grep NoNewPrivs /proc/self/status | tr -d '\\t'
+grep Seccomp: /proc/self/status | tr -d '\\t'
+ls /proc/self/fd | tr '\\n' ' '";
+    let mut config = shell(script);
+    config.linux.security_context.readonly_rootfs = true;
+    config.linux.security_context.no_new_privs = true;
+    config.linux.security_context.seccomp = SecurityProfile::RuntimeDefault;
+    let (_, log) = node.run(&sandbox, config).await;
+    for want in [
+        "CapEff:00000000a80425fb\n",
+        "sys-ro\n",
+        "masked\n",
+        "no-mount\n",
+        "root-ro\n",
+        "no-device\n",
+        "cgroups\n",
+        "\n1\n",
+        "NoNewPrivs:1\n",
+        "Seccomp:2\n",
+    ] {
+        assert!(log.contains(want), "{want:?} is missing in\n{log}");
+    }
+    // ls itself opens the directory as 3.
+    assert!(log.trim_end().ends_with("0 1 2 3"), "descriptors leak:\n{log}");
+
+    let mut config =
+        shell("grep CapEff /proc/self/status | tr -d '\\t'; mount -t tmpfs x /tmp && echo mounted");
+    config.linux.security_context.privileged = true;
+    let (_, log) = node.run(&sandbox, config).await;
+    assert!(log.contains("mounted"), "{log}");
+    let mut config = shell("grep CapEff /proc/self/status | tr -d '\\t'");
+    config.linux.security_context.capabilities.drop_capabilities = vec!["ALL".into()];
+    let (_, log) = node.run(&sandbox, config).await;
+    assert_eq!(log, "CapEff:0000000000000000\n");
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn mounts_from_the_host() {
+    on_a_node!(node, sandbox);
+    let volume = node.path("volume");
+    fs::create_dir(&volume).expect("a volume");
+    fs::write(volume.join("file"), "from the host\n").expect("write");
+    let mut config = shell(
+        "cat /data/file /etc/hosts; echo back > /data/back; echo no > /ro/x || echo ro; ls /proc/mounts >/dev/null",
+    );
+    let mount = |path: &str, host: std::path::PathBuf, readonly| Mount {
+        container_path: path.into(),
+        host_path: host,
+        readonly,
+        ..Default::default()
+    };
+    config.mounts = vec![
+        mount("/data", volume.clone(), false),
+        mount("/ro", volume.clone(), true),
+        mount("/etc/hosts", volume.join("file"), true),
+    ];
+    let (_, log) = node.run(&sandbox, config).await;
+    assert_eq!(log.lines().filter(|l| *l == "from the host").count(), 2, "{log}");
+    assert!(log.ends_with("ro\n"), "{log}");
+    assert_eq!(fs::read_to_string(volume.join("back")).expect("written"), "back\n");
+
+    let missing = ContainerConfig { mounts: vec![mount("/x", node.path("missing"), false)], ..shell("true") };
+    let id = node.engine().create_container(&sandbox, missing).await.expect("create");
+    let error = node.engine().start_container(&id).await.expect_err("a mount of nothing");
+    assert!(error.to_string().contains("missing"), "{error}");
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn memory_limit() {
+    on_a_node!(node, sandbox);
+    // tail keeps what has no line end in memory.
+    let mut config = shell("tail /dev/zero; exit $?");
+    config.linux.resources.memory_limit_in_bytes = 16 << 20;
+    let (status, _) = node.run(&sandbox, config).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn stop_with_grace() {
+    on_a_node!(node, sandbox);
+    let engine = node.engine();
+    let id = node
+        .start(&sandbox, shell("trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done"))
+        .await;
+    node.logged(&id, "up").await;
+    engine.stop_container(&id, Duration::from_secs(30)).await.expect("stop");
+    let status = engine.container_status(&id).await.expect("status");
+    assert_eq!((status.exit_code, said(&status).as_str()), (3, "up\nbye\n"));
+
+    let id = node.start(&sandbox, shell("trap '' TERM; echo up; while :; do sleep 1000; done")).await;
+    node.logged(&id, "up").await;
+    let start = base::time::instant();
+    engine.stop_container(&id, Duration::from_millis(300)).await.expect("stop");
+    assert!(start.elapsed() >= Duration::from_millis(290), "killed before its grace");
+    assert_eq!(engine.container_status(&id).await.expect("status").exit_code, 137);
+    // Stopping what is stopped or unknown is a success.
+    engine.stop_container(&id, Duration::ZERO).await.expect("stop again");
+    engine.stop_container(&"0".into(), Duration::ZERO).await.expect("stop nothing");
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn commands_in_a_container() {
+    on_a_node!(node, sandbox);
+    let engine = node.engine();
+    let id = node.start(&sandbox, shell("echo kept > /tmp/x; echo up; while :; do sleep 1000; done")).await;
+    node.logged(&id, "up").await;
+    let exec = |script: &str, timeout| {
+        let cmd = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+        let id = id.clone();
+        async move { engine.exec_sync(&id, cmd, timeout).await }
+    };
+    let got =
+        exec("cat /tmp/x; echo $FROM_IMAGE; echo oops >&2; exit 4", Duration::ZERO).await.expect("exec");
+    assert_eq!(
+        got,
+        ExecSyncResponse { stdout: b"kept\nyes\n".to_vec(), stderr: b"oops\n".to_vec(), exit_code: 4 }
+    );
+    let processes = exec("ls /proc | grep -c '^[0-9]*$'", Duration::ZERO).await.expect("exec").stdout;
+    let count: u32 = String::from_utf8_lossy(&processes).trim().parse().expect("a number");
+    assert!((3..8).contains(&count), "it sees {count} processes: not in the container's PID namespace");
+    let big = exec("head -c 3000000 /dev/zero", Duration::ZERO).await.expect("exec");
+    assert_eq!(big.stdout.len(), 3_000_000);
+    let late = exec("sleep 1000", Duration::from_millis(200)).await.expect_err("too long");
+    assert!(matches!(late, Error::Timeout { .. }), "{late}");
+    let none = engine.exec_sync(&id, vec!["nope".into()], Duration::ZERO).await.expect_err("no such program");
+    assert!(none.to_string().contains("executable file not found in $PATH"), "{none}");
+    engine.stop_container(&id, Duration::ZERO).await.expect("stop");
+    let ended = exec("true", Duration::ZERO).await.expect_err("ended");
+    assert!(matches!(ended, Error::State { .. }), "{ended}");
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    on_a_node!(node, sandbox);
+    let engine = node.engine();
+    for (command, words) in [
+        ("nope", "exec: \"nope\": executable file not found in $PATH"),
+        ("/nope", "stat /nope: no such file or directory"),
+        ("/etc/passwd", "permission denied"),
+    ] {
+        let config = ContainerConfig { command: vec![command.into()], ..shell("") };
+        let id = engine.create_container(&sandbox, config).await.expect("create");
+        let error = engine.start_container(&id).await.expect_err("not startable");
+        assert!(matches!(&error, Error::Start { message } if message.contains(words)), "{error}");
+        let status = engine.container_status(&id).await.expect("status");
+        assert_eq!(
+            (status.state, status.exit_code, &*status.reason),
+            (ContainerState::Exited, 128, "StartError")
+        );
+    }
+    let refused = [
+        ("tty", ContainerConfig { tty: true, ..shell("") }),
+        ("image", ContainerConfig { image: "other".into(), ..shell("") }),
+        ("log_path", ContainerConfig { log_path: "../x".into(), ..shell("") }),
+    ];
+    for (words, config) in refused {
+        let error = engine.create_container(&sandbox, config).await.expect_err(words);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn sandboxes_have_a_network_of_their_own() {
+    on_a_node!(node, sandbox);
+    let status = node.engine().pod_sandbox_status(&sandbox).await.expect("status");
+    assert_eq!(status.state, PodSandboxState::Ready);
+    let path = status.network_namespace.expect("its own network");
+    let pinned = fs::metadata(&path).expect("pinned");
+    let host = fs::metadata("/proc/self/ns/net").expect("the host's");
+    use std::os::unix::fs::MetadataExt;
+    assert_ne!((pinned.ino(), pinned.dev()), (host.ino(), host.dev()));
+    let (_, log) =
+        node.run(&sandbox, shell("stat -L -c %i /proc/self/ns/net; cat /proc/net/dev | tail -n +3")).await;
+    assert!(log.starts_with(&format!("{}\n", pinned.ino())), "{log}");
+    assert!(log.contains("lo:") && log.lines().count() == 2, "{log}");
+
+    // Both containers of a pod share memory.
+    node.run(&sandbox, shell("echo shared > /dev/shm/x")).await;
+    let (_, log) = node.run(&sandbox, shell("cat /dev/shm/x")).await;
+    assert_eq!(log, "shared\n");
+    let mut config = node.sandbox_config();
+    config.linux.cgroup_parent = "/kubepods/podv".into();
+    config.linux.sysctls = [("net.ipv4.ip_forward".to_owned(), "1".to_owned())].into();
+    let other = node.engine().run_pod_sandbox(config.clone()).await.expect("run");
+    let (_, log) = node.run(&other, shell("cat /proc/sys/net/ipv4/ip_forward; ls /dev/shm")).await;
+    assert_eq!(log, "1\n");
+    config.linux.sysctls = [("vm.swappiness".to_owned(), "1".to_owned())].into();
+    assert!(node.engine().run_pod_sandbox(config).await.is_err(), "a sysctl of the host's was set");
+
+    let id = node.start(&sandbox, shell("while :; do sleep 1000; done")).await;
+    node.engine().stop_pod_sandbox(&sandbox).await.expect("stop");
+    assert_eq!(node.ended(&id).await.exit_code, 137);
+    let status = node.engine().pod_sandbox_status(&sandbox).await.expect("status");
+    assert_eq!(status.state, PodSandboxState::NotReady);
+    node.engine().remove_pod_sandbox(&sandbox).await.expect("remove");
+    assert!(!path.exists());
+    node.finish().await;
+}
