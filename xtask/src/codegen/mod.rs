@@ -69,3 +69,31 @@ fn words(name: &str) -> Vec<String> {
     out.retain(|w| !w.is_empty());
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_files_are_current() {
+        run(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), true).unwrap();
+    }
+
+    #[test]
+    fn names_split_as_people_read_them() {
+        let cases = [
+            ("clusterIPs", "cluster_ips"),
+            ("hostPID", "host_pid"),
+            ("x509Cert", "x509_cert"),
+            ("$patch", "patch"),
+            ("setHostnameAsFQDN", "set_hostname_as_fqdn"),
+            ("targetCPUUtilizationPercentage", "target_cpu_utilization_percentage"),
+            ("podCIDRs", "pod_cidrs"),
+            ("downwardAPI", "downward_api"),
+            ("externalIPs", "external_ips"),
+        ];
+        for (name, want) in cases {
+            assert_eq!(words(name).join("_"), want);
+        }
+    }
+}
