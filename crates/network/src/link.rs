@@ -133,14 +133,24 @@ impl Links {
 
     /// The link of that name.
     pub fn find(&mut self, name: &str) -> Result<Option<Link>, Error> {
-        Ok(self.links()?.into_iter().find(|l| l.name == name))
+        let action = format!("find link {name}");
+        let reply = self.socket.get(&action, |m, seq| {
+            m.begin(RTM_GETLINK, 0, seq, &link_header(0, 0, 0, 0));
+            m.attr_str(IFLA_IFNAME, name);
+            m.end();
+        });
+        match reply {
+            Ok(reply) => parse_link(&reply.body).map(Some).ok_or(Error::MalformedReply { action }),
+            Err(e) if e.errno() == Some(libc::ENODEV) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
-    /// Makes a bridge that is up, with an address of its own: without one it would follow its ports, and pods
+    /// Makes a bridge that is down, with an address of its own: without one it would follow its ports, and pods
     /// would lose the gateway for seconds whenever one leaves.
     pub fn add_bridge(&mut self, name: &str, mac: Mac, mtu: u32) -> Result<(), Error> {
         self.socket.request(&format!("create bridge {name}"), |m, seq| {
-            m.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, seq, &link_header(0, 0, IFF_UP, IFF_UP));
+            m.begin(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, seq, &link_header(0, 0, 0, 0));
             m.attr_str(IFLA_IFNAME, name);
             m.attr_u32(IFLA_MTU, mtu);
             m.attr(IFLA_ADDRESS, &mac);
@@ -150,7 +160,7 @@ impl Links {
     }
 
     /// Makes a veth pair: `name` here, up, a port of `master`; `peer` with address `peer_mac` in the namespace
-    /// `netns`, still down.
+    /// `netns`, still down. The peer gets `peer_index`, 0 meaning any.
     pub fn add_veth(
         &mut self,
         name: &str,
@@ -158,6 +168,7 @@ impl Links {
         mtu: u32,
         peer: &str,
         peer_mac: Mac,
+        peer_index: u32,
         netns: BorrowedFd<'_>,
     ) -> Result<(), Error> {
         self.socket.request(&format!("create veth {name}"), |m, seq| {
@@ -169,7 +180,7 @@ impl Links {
                 m.attr(IFLA_INFO_KIND, b"veth");
                 m.nest(IFLA_INFO_DATA, |m| {
                     m.nest(VETH_INFO_PEER, |m| {
-                        m.raw(&link_header(0, 0, 0, 0));
+                        m.raw(&link_header(0, peer_index, 0, 0));
                         m.attr_str(IFLA_IFNAME, peer);
                         m.attr_u32(IFLA_MTU, mtu);
                         m.attr(IFLA_ADDRESS, &peer_mac);

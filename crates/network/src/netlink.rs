@@ -236,6 +236,22 @@ impl Socket {
         }
     }
 
+    /// Sends `f`'s message and waits for the one object it asks for.
+    pub fn get(&mut self, action: &str, f: impl FnOnce(&mut Messages, u32)) -> Result<Reply, Error> {
+        let seq = self.next_seq();
+        let mut messages = Messages::default();
+        f(&mut messages, seq);
+        self.send(&messages, action)?;
+        loop {
+            for reply in self.receive(action, RecvFlags::empty())?.into_iter().filter(|r| r.seq == seq) {
+                return match error_of(&reply) {
+                    Some(errno) => Err(refused(action, errno)),
+                    None => Ok(reply),
+                };
+            }
+        }
+    }
+
     /// Sends `f`'s message and collects all replies up to the end of the dump.
     pub fn dump(&mut self, action: &str, f: impl FnOnce(&mut Messages, u32)) -> Result<Vec<Reply>, Error> {
         let seq = self.next_seq();

@@ -3,16 +3,12 @@
 use std::net::IpAddr;
 
 use crate::IpNet;
-use crate::nft::{
-    Base, Batch, Chain, ChainKind, Expr, Family, Hook, PayloadBase, Reg, RejectWith, Table, Verdict, meta,
-};
+use crate::nft::{Base, Batch, Chain, ChainKind, Expr, Family, Hook, Reg, RejectWith, Table, Verdict, meta};
 use crate::pods::PodNetworkConfig;
 
 const RAW: i32 = -300;
 const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 100;
-const ICMP: u8 = 1;
-const ICMP_REDIRECT: u8 = 5;
 const LOOPBACK: IpNet = net4([127, 0, 0, 0], 8);
 const MULTICAST: IpNet = net4([224, 0, 0, 0], 4);
 const MULTICAST6: IpNet = net6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8);
@@ -66,10 +62,6 @@ fn table(config: &PodNetworkConfig, cidr: IpNet) -> Table {
     let own = |net: &&IpNet| net.is_ipv6() == ipv6;
     let to_bridge = interface(meta::OIFNAME, &config.bridge, false);
     let mut output = Vec::new();
-    if !ipv6 {
-        // Two pods share a link that neither may use directly, so the kernel's advice to do so is wrong.
-        output.push([to_bridge.clone(), icmp_type(ICMP_REDIRECT), drop()].concat());
-    }
     for range in config.service_cidrs.iter().filter(own) {
         let code = if ipv6 { 4 } else { 3 };
         let reject = vec![Expr::Reject(RejectWith::Unreachable(code))];
@@ -95,15 +87,6 @@ fn interface(key: u32, name: &str, not: bool) -> Vec<Expr> {
     let mut value = name.as_bytes().to_vec();
     value.resize(16, 0);
     vec![Expr::Meta { to: Reg(0), key }, Expr::Compare { from: Reg(0), not, value }]
-}
-
-fn icmp_type(number: u8) -> Vec<Expr> {
-    vec![
-        Expr::Meta { to: Reg(0), key: meta::L4PROTO },
-        Expr::Compare { from: Reg(0), not: false, value: vec![ICMP] },
-        Expr::Payload { to: Reg(0), base: PayloadBase::Transport, offset: 0, len: 1 },
-        Expr::Compare { from: Reg(0), not: false, value: vec![number] },
-    ]
 }
 
 fn source(net: IpNet) -> Vec<Expr> {

@@ -16,6 +16,9 @@ use crate::{Error, IpNet, in_netns, pod_rules};
 
 /// The name of a pod's own end.
 const POD_INTERFACE: &str = "eth0";
+/// Never the index of the node's own end, as `lo` and the bridge were there before: for a veth whose ends have
+/// one index the kernel reports a carrier up to a second late.
+const POD_INDEX: u32 = 2;
 /// Before the main table's rule, 32766.
 const RULE_PRIORITY: u32 = 32_000;
 const INTERFACE_NAME_MAX: usize = 15;
@@ -94,6 +97,14 @@ impl PodNetwork {
             if links.find(&config.bridge)?.is_none() {
                 links.add_bridge(&config.bridge, mac(self.gateways()[0]), config.mtu)?;
             }
+            if config.pod_cidrs.iter().any(|c| !c.is_ipv6()) {
+                // Goes with the bridge, so there is nothing to restore.
+                sysctl::write(&format!("ipv4/conf/{}/send_redirects", config.bridge), "0")?;
+            }
+            if config.pod_cidrs.iter().any(IpNet::is_ipv6) {
+                // The range has one owner: looking for duplicates would keep the gateway silent for seconds.
+                sysctl::write(&format!("ipv6/conf/{}/accept_dad", config.bridge), "0")?;
+            }
             links.set_up(&config.bridge)?;
             let bridge = find(&mut links, &config.bridge)?;
             for (cidr, gateway) in config.pod_cidrs.iter().zip(self.gateways()) {
@@ -135,13 +146,16 @@ impl PodNetwork {
                 // One left over from a namespace that is going, or the pod's earlier one.
                 links.delete(&host)?;
                 let pod_mac = mac(addresses[0]);
-                links.add_veth(&host, bridge, config.mtu, POD_INTERFACE, pod_mac, pod.as_fd())?;
+                links.add_veth(&host, bridge, config.mtu, POD_INTERFACE, pod_mac, POD_INDEX, pod.as_fd())?;
             }
             let port = find(&mut links, &host)?;
             links.set_hairpin(port)
         })?;
         let gateways = self.gateways();
         in_netns(Some(netns), || configure_pod(&addresses, &gateways))??;
+        // Asking for the link makes the kernel (from 6.8 on) take note of its carrier at once, on which the
+        // bridge lets packets through. Older ones do so a moment later, and the first packet may be lost.
+        self.in_node(|_| Links::open()?.find(&host))?;
         Ok(addresses)
     }
 
@@ -257,6 +271,9 @@ fn change_settings(config: &PodNetworkConfig) -> Result<(), Error> {
         // The kernel turns the acceptance of redirects over with forwarding.
         settings.set_noting("ipv4/ip_forward", "1", &["ipv4/conf/all/accept_redirects"])?;
         settings.set("ipv4/conf/all/route_localnet", "1")?;
+        // Two pods share a link that neither uses directly: advice to do so is wrong, and using it up would
+        // also use up the errors that the kernel sends a host in a while.
+        settings.set("ipv4/conf/all/send_redirects", "0")?;
         settings.set("bridge/bridge-nf-call-iptables", "1")?;
     }
     if config.pod_cidrs.iter().any(IpNet::is_ipv6) {

@@ -157,7 +157,10 @@ fn wire(node: &Path, outside: &Path) -> IpAddr {
         index
     };
     inside(node, || {
-        Links::open().unwrap().add_veth("wire", 0, 1500, "eth0", [2, 0, 0, 0, 0, 9], other.as_fd()).unwrap();
+        Links::open()
+            .unwrap()
+            .add_veth("wire", 0, 1500, "eth0", [2, 0, 0, 0, 0, 9], 0, other.as_fd())
+            .unwrap();
         prepare("wire", "192.0.2.1")
     });
     inside(outside, || prepare("eth0", "192.0.2.9"));
