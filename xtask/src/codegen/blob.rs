@@ -35,12 +35,7 @@ pub fn generate(schema: &Schema, names: &[String]) -> Result<Vec<u8>> {
     for (id, name) in names.iter().enumerate() {
         b.names.insert(name, u16::try_from(id)?);
     }
-    for name in schema.types.keys() {
-        if structure(schema, name)?.is_some() {
-            let id = u16::try_from(b.type_ids.len())?;
-            b.type_ids.insert(name.clone(), id);
-        }
-    }
+    b.type_ids = type_numbers(schema)?;
     for name in schema.types.keys() {
         b.define(schema, name).with_context(|| name.clone())?;
     }
@@ -48,13 +43,15 @@ pub fn generate(schema: &Schema, names: &[String]) -> Result<Vec<u8>> {
     b.assemble()
 }
 
-/// The number of a struct type in the table.
-pub fn type_number(schema: &Schema, name: &str) -> Result<usize> {
-    let mut number = 0;
-    for other in schema.types.keys().take_while(|n| n.as_str() < name) {
-        number += usize::from(structure(schema, other)?.is_some());
+/// The numbers of the struct types in the table.
+pub fn type_numbers(schema: &Schema) -> Result<BTreeMap<String, u16>> {
+    let mut numbers = BTreeMap::new();
+    for name in schema.types.keys() {
+        if structure(schema, name)?.is_some() {
+            numbers.insert(name.clone(), u16::try_from(numbers.len())?);
+        }
     }
-    Ok(number)
+    Ok(numbers)
 }
 
 /// The fields of a struct type, through aliases; nothing for other types.

@@ -56,7 +56,7 @@ const KEYWORDS: &[&str] =
 /// File names below `views/` with their text.
 pub fn generate(schema: &Schema) -> Result<Vec<(String, String)>> {
     let mut packages: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let reachable = reachable(schema)?;
+    let (reachable, numbers) = (reachable(schema)?, blob::type_numbers(schema)?);
     for name in &reachable {
         packages.entry(&schema.types[name].package).or_default().push(name);
     }
@@ -64,7 +64,7 @@ pub fn generate(schema: &Schema) -> Result<Vec<(String, String)>> {
     for (package, types) in &packages {
         let mut out = String::from(HEAD);
         for name in types {
-            view(schema, name, &mut out)?;
+            view(schema, &numbers, name, &mut out)?;
         }
         files.push((format!("{}.rs", file(package)), out));
     }
@@ -136,9 +136,9 @@ fn named_struct(schema: &Schema, ty: &Go) -> Result<Option<String>> {
     }
 }
 
-fn view(schema: &Schema, name: &str, out: &mut String) -> Result<()> {
+fn view(schema: &Schema, numbers: &BTreeMap<String, u16>, name: &str, out: &mut String) -> Result<()> {
     let def = &schema.types[name];
-    let id = blob::type_number(schema, name)?;
+    let id = numbers[name];
     let short = &def.name;
     write!(
         out,

@@ -360,6 +360,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_empty_object_of_every_kind_is_stable() {
+        for (group, version, kind, ty) in schema::kinds() {
+            let once = normalise(Doc::object().root(), ty);
+            let again = normalise(once.root(), ty);
+            assert_eq!(pretty(&once), pretty(&again), "{group}/{version} {kind}");
+            assert_eq!(check(&once, ty, &[]), Ok(vec![]), "{group}/{version} {kind}");
+        }
+    }
+
     /// What an older release's filled object has that this one does not know is dropped on both sides.
     #[test]
     fn filled_objects_come_back_as_they_were() {

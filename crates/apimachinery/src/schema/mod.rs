@@ -147,7 +147,8 @@ impl TypeId {
         (0..self.column(4)).map(move |i| Field(first + i))
     }
 
-    /// The struct's own fields as protobuf has them: inlined structs are one member ([`Field::inline`]).
+    /// The struct's own fields as protobuf has them: an inlined struct is one member ([`Field::inline`]). Members with
+    /// number 0 (those of `TypeMeta`) are not in protobuf.
     pub fn members(self) -> impl ExactSizeIterator<Item = Field> {
         let first = self.column(5);
         (0..self.column(6)).map(move |i| Field(first + i))
