@@ -47,11 +47,10 @@ const STORAGE_CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
 pub fn usage(resource: &GroupResource, object: Ref<'_>, now: Timestamp) -> Usage {
     let mut out = Usage::from([(count_name(resource), whole(ONE))]);
     match (resource.group.as_ref(), resource.resource.as_ref()) {
+        ("", "pods") if !is_counted(Pod(object), now) => {}
         ("", "pods") => {
-            if is_counted(Pod(object), now) {
-                add_all(&mut out, &compute_usage(&pod_requests(Pod(object)), &pod_limits(Pod(object))));
-                out.insert("pods".to_owned(), whole(ONE));
-            }
+            add_all(&mut out, &compute_usage(&pod_requests(Pod(object)), &pod_limits(Pod(object))));
+            out.insert("pods".to_owned(), whole(ONE));
         }
         ("", "services") => add_all(&mut out, &service_usage(Service(object))),
         ("", "persistentvolumeclaims") => add_all(&mut out, &claim_usage(object)),
