@@ -140,13 +140,14 @@ impl Layer<'_> {
         let components = components(&path).map_err(|m| fail(&m))?;
         let kind = entry.header().entry_type();
         let h = entry.header();
+        let old = h.as_old();
         let attributes = Attributes {
-            uid: id(ext.uid, h.uid()).map(Uid::from_raw).map_err(|e| fail(&e))?,
-            gid: id(ext.gid, h.gid()).map(Gid::from_raw).map_err(|e| fail(&e))?,
-            mode: Mode::from_raw_mode(h.mode().map_err(|e| fail(&e))? & 0o7777),
+            uid: id(ext.uid, number(&old.uid, h.uid())).map(Uid::from_raw).map_err(|e| fail(&e))?,
+            gid: id(ext.gid, number(&old.gid, h.gid())).map(Gid::from_raw).map_err(|e| fail(&e))?,
+            mode: Mode::from_raw_mode(number(&old.mode, h.mode()).map_err(|e| fail(&e))? & 0o7777),
             mtime: match ext.mtime {
                 Some(t) => t,
-                None => i64::try_from(h.mtime().map_err(|e| fail(&e))?).unwrap_or(0),
+                None => i64::try_from(number(&old.mtime, h.mtime()).map_err(|e| fail(&e))?).unwrap_or(0),
             },
             xattrs: ext.xattrs,
         };
@@ -373,7 +374,7 @@ fn clear(parent: &OwnedFd, name: &OsStr) -> io::Result<()> {
 
 fn open_beneath(root: &OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty(), resolve)
+    rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
 fn through_link(e: rustix::io::Errno) -> io::Error {
@@ -401,6 +402,11 @@ fn components(path: &[u8]) -> Result<Vec<&OsStr>, &'static str> {
         }
     }
     if out.len() > DEPTH_MAX { Err("its name is too deep") } else { Ok(out) }
+}
+
+/// A header's number; a field left empty is 0, as Go's reader has it.
+fn number<T: Default>(field: &[u8], parsed: io::Result<T>) -> io::Result<T> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(T::default()) } else { parsed }
 }
 
 fn id(extended: Option<u64>, header: io::Result<u64>) -> Result<u32, String> {

@@ -92,7 +92,12 @@ fn first_stage(dir: &Path) -> io::Result<()> {
     match unsafe { libc::fork() } {
         -1 => return Err(io::Error::last_os_error()),
         0 => {}
-        _ => return Ok(()),
+        child => {
+            // The one in between; left alone it would stay a zombie of whoever adopts it.
+            let child = rustix::process::Pid::from_raw(child);
+            rustix::process::waitpid(child, rustix::process::WaitOptions::empty())?;
+            return Ok(());
+        }
     }
     rustix::process::setsid()?;
     // SAFETY: as above.

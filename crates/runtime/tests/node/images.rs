@@ -124,7 +124,8 @@ async fn hostile_layers_are_refused() {
     fs::write(&outside, "untouched").expect("write");
     let outside_text = outside.to_str().expect("text");
     let pax = |record: &str| format!("{} {record}\n", record.len() + 4).into_bytes();
-    let cases: Vec<(&str, Vec<(tar::EntryType, &str, &str, Vec<u8>)>)> = vec![
+    type Entry<'a> = (tar::EntryType, &'a str, &'a str, Vec<u8>);
+    let cases: Vec<(&str, Vec<Entry<'_>>)> = vec![
         ("..", vec![(Regular, "../../../../../outside", "", b"x".to_vec())]),
         ("..", vec![(Regular, "a/../../outside", "", b"x".to_vec())]),
         ("absolute", vec![(Regular, outside_text, "", b"x".to_vec())]),
@@ -140,7 +141,7 @@ async fn hostile_layers_are_refused() {
         (
             "attribute",
             vec![
-                (XHeader, "p", "", b"45 SCHILY.xattr.trusted.overlay.redirect=/etc\n".to_vec()),
+                (XHeader, "p", "", pax("SCHILY.xattr.trusted.overlay.redirect=/etc")),
                 (Regular, "a", "", vec![]),
             ],
         ),

@@ -154,6 +154,29 @@ impl Node {
     }
 }
 
+/// After a failed test: what it started must not stay on the machine.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self.engine.is_none() && !std::thread::panicking() {
+            return;
+        }
+        for pid in shims(self.dir.path().to_str().unwrap_or_default())
+            .into_iter()
+            .filter_map(rustix::process::Pid::from_raw)
+        {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+        }
+        if let Ok(groups) = Cgroups::detect(&self.cgroup_root) {
+            groups.kill("/").and_then(|()| groups.remove_root()).ok();
+        }
+        for run in fs::read_dir(self.path("run")).into_iter().flatten().flatten() {
+            for mount in ["netns", "shm"] {
+                rustix::mount::unmount(run.path().join(mount), rustix::mount::UnmountFlags::DETACH).ok();
+            }
+        }
+    }
+}
+
 /// Process ids of shims that serve a directory.
 pub fn shims(dir: &str) -> Vec<i32> {
     let all = fs::read_dir("/proc").expect("/proc").flatten();
