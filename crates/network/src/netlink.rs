@@ -243,11 +243,11 @@ impl Socket {
         f(&mut messages, seq);
         self.send(&messages, action)?;
         loop {
-            for reply in self.receive(action, RecvFlags::empty())?.into_iter().filter(|r| r.seq == seq) {
-                return match error_of(&reply) {
-                    Some(errno) => Err(refused(action, errno)),
-                    None => Ok(reply),
-                };
+            let answer = self.receive(action, RecvFlags::empty())?.into_iter().find(|r| r.seq == seq);
+            match answer.as_ref().map(error_of) {
+                None => {}
+                Some(Some(errno)) => return Err(refused(action, errno)),
+                Some(None) => return Ok(answer.expect("it was just looked at")),
             }
         }
     }

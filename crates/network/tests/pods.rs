@@ -1,5 +1,6 @@
 //! The pod network with real packets. Needs root; every test makes its own network namespaces and leaves the
 //! machine's own alone.
+#![allow(clippy::unwrap_used)]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -47,7 +47,12 @@ fn run(services: u32, each: u32, netns: &std::path::Path) {
 
 fn service(n: u32, each: u32) -> ServicePort {
     let [_, a, b, c] = n.to_be_bytes();
-    let endpoint = |e: u32| Endpoint { address: [10, b, c, 2 + e as u8].into(), port: 8080, local: e == 0 };
+    let endpoint = |e: u32| Endpoint {
+        address: [10, b, c, 2 + e as u8].into(),
+        port: 8080,
+        local: e == 0,
+        terminating: false,
+    };
     ServicePort {
         cluster_ips: vec![[10, 96 + a, b, c].into()],
         port: 80,

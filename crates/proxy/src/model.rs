@@ -36,6 +36,8 @@ pub struct Endpoint {
     pub port: u16,
     /// Whether it is on this node.
     pub local: bool,
+    /// Whether it is on its way out but still answers: chosen only where no other is left.
+    pub terminating: bool,
 }
 
 /// A transport protocol.

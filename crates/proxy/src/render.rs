@@ -19,7 +19,7 @@ use network::nft::{
     Value, ValueType, Verdict, ct, meta,
 };
 
-use crate::model::{Local, Protocol, ServicePort};
+use crate::model::{Endpoint, Local, Protocol, ServicePort};
 
 /// The desired rules, and what is needed to clean up after connections that outlive them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,11 +131,17 @@ impl Build {
         let ipv6 = self.ipv6;
         let ours = |address: &&IpAddr| address.is_ipv6() == ipv6;
         // Sorted, so that the order in which endpoints came makes no difference.
-        let all: BTreeSet<_> = service.endpoints.iter().filter(|e| ours(&&e.address)).copied().collect();
-        let pairs = |local: bool| -> Vec<(IpAddr, u16)> {
-            all.iter().filter(|e| e.local || !local).map(|e| (e.address, e.port)).collect()
+        let choice = |local: bool| -> BTreeSet<(IpAddr, u16)> {
+            let some = |terminating: bool| -> BTreeSet<_> {
+                let fits = |e: &&Endpoint| {
+                    e.address.is_ipv6() == ipv6 && (e.local || !local) && e.terminating == terminating
+                };
+                service.endpoints.iter().filter(fits).map(|e| (e.address, e.port)).collect()
+            };
+            let ready = some(false);
+            if ready.is_empty() { some(true) } else { ready }
         };
-        let (everywhere, here) = (pairs(false), pairs(true));
+        let (everywhere, here) = (choice(false), choice(true));
         let front = |address, port| Front { address, protocol: service.protocol, port };
         let internal: Vec<Front> =
             service.cluster_ips.iter().filter(ours).map(|a| front(*a, service.port)).collect();
@@ -147,7 +153,7 @@ impl Build {
         }
         external.extend(service.node_port.map(|port| front(unspecified(self.ipv6), port)));
 
-        for address in all.iter().map(|e| e.address) {
+        for address in everywhere.union(&here).map(|(address, _)| *address) {
             if self.pods.iter().any(|c| c.contains(address)) {
                 let pair = Key::default().address(address).address(address).build();
                 self.insert(HAIRPIN, pair, Value::Nothing);
@@ -167,7 +173,7 @@ impl Build {
         if service.protocol == Protocol::Udp {
             let fronts = service.cluster_ips.iter().filter(ours).map(|a| front(*a, service.port));
             for front in fronts.chain(external) {
-                udp.insert(front, everywhere.iter().copied().collect());
+                udp.insert(front, everywhere.union(&here).copied().collect());
             }
         }
     }
@@ -177,7 +183,7 @@ impl Build {
         &mut self,
         front: Front,
         inside: bool,
-        endpoints: &[(IpAddr, u16)],
+        endpoints: &BTreeSet<(IpAddr, u16)>,
         nobody: bool,
         affinity_seconds: Option<u32>,
     ) {
@@ -399,10 +405,10 @@ mod tests {
     use network::nft::Batch;
 
     use super::*;
-    use crate::model::Endpoint;
 
     fn service(n: u8, endpoints: u8) -> ServicePort {
-        let endpoint = |e| Endpoint { address: [10, 42, n, e].into(), port: 8080, local: e == 2 };
+        let endpoint =
+            |e| Endpoint { address: [10, 42, n, e].into(), port: 8080, local: e == 2, terminating: false };
         ServicePort {
             cluster_ips: vec![[10, 96, 0, n].into()],
             port: 80,
@@ -429,6 +435,18 @@ mod tests {
         assert_eq!(chains(&[affinity]), ["address-3-affinity-60", "node-port-3-affinity-60"]);
         let external = ServicePort { external_local: true, node_port: Some(30000), ..service(1, 3) };
         assert_eq!(chains(&[external]), ["address-3", "node-port-1", "node-port-3-inside"]);
+    }
+
+    #[test]
+    fn endpoints_on_their_way_out_serve_only_when_no_other_is_left() {
+        let count = |service: &ServicePort| {
+            render(std::slice::from_ref(service), &local()).tables[0].sets[ENDPOINTS].elements.len()
+        };
+        let mut service = service(1, 3);
+        service.endpoints[0].terminating = true;
+        assert_eq!(count(&service), 2);
+        service.endpoints.iter_mut().for_each(|e| e.terminating = true);
+        assert_eq!(count(&service), 3);
     }
 
     #[test]

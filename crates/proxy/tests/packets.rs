@@ -1,4 +1,5 @@
 //! Services with real packets. Needs root; the test makes its own network namespaces.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -155,7 +156,7 @@ fn wire(node: &Path, outside: &Path) {
 }
 
 fn endpoint(address: IpAddr, local: bool) -> Endpoint {
-    Endpoint { address, port: 8080, local }
+    Endpoint { address, port: 8080, local, terminating: false }
 }
 
 #[test]

@@ -150,7 +150,7 @@ pub enum Type {
 
 impl Type {
     /// The length in bytes without padding.
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         match self {
             Type::Protocol => 1,
             Type::Port => 2,
@@ -334,7 +334,7 @@ impl Set {
 
 /// The length of a key or value with these parts, padded.
 fn padded_len(parts: &[Type]) -> u32 {
-    parts.iter().map(|t| t.len().next_multiple_of(4) as u32).sum()
+    parts.iter().map(|t| t.size().next_multiple_of(4) as u32).sum()
 }
 
 /// The `nft` program's number for a concatenation.
