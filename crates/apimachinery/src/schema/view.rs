@@ -138,3 +138,30 @@ scalars! {
     i64: i64, opt_i64;
     bool: bool, opt_bool;
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::schema::views::Pod;
+
+    #[test]
+    fn views_read_what_is_there_and_zero_values_elsewhere() {
+        let doc = crate::doc!({
+            "metadata": {"name": "a", "labels": {"app": "x"}, "finalizers": ["f", "g"]},
+            "spec": {
+                "containers": [{"name": "c", "ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": "1"}}}],
+                "priority": 0, "hostNetwork": true, "nodeName": 5,
+            },
+        });
+        let pod = Pod(doc.root());
+        let (meta, spec) = (pod.metadata(), pod.spec());
+        assert_eq!((meta.name(), meta.namespace(), meta.labels().get("app")), ("a", "", Some("x")));
+        assert!(meta.finalizers().contains("g") && !meta.finalizers().contains("h"));
+        assert_eq!((spec.priority(), spec.active_deadline_seconds(), spec.host_network()), (Some(0), None, true));
+        assert_eq!(spec.node_name(), "", "a number is no string");
+        assert!(!spec.security_context().exists() && !spec.affinity().node_affinity().exists());
+        let container = spec.containers().find(|c| c.name() == "c").expect("it is there");
+        assert_eq!(container.ports().first().map(|p| p.container_port()), Some(80));
+        assert_eq!(container.resources().limits().iter().collect::<Vec<_>>(), [("cpu", "1")]);
+        assert_eq!((spec.volumes().len(), spec.containers().len(), pod.status().phase()), (0, 1, ""));
+    }
+}
