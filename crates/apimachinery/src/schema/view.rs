@@ -156,7 +156,10 @@ mod tests {
         let (meta, spec) = (pod.metadata(), pod.spec());
         assert_eq!((meta.name(), meta.namespace(), meta.labels().get("app")), ("a", "", Some("x")));
         assert!(meta.finalizers().contains("g") && !meta.finalizers().contains("h"));
-        assert_eq!((spec.priority(), spec.active_deadline_seconds(), spec.host_network()), (Some(0), None, true));
+        assert_eq!(
+            (spec.priority(), spec.active_deadline_seconds(), spec.host_network()),
+            (Some(0), None, true)
+        );
         assert_eq!(spec.node_name(), "", "a number is no string");
         assert!(!spec.security_context().exists() && !spec.affinity().node_affinity().exists());
         let container = spec.containers().find(|c| c.name() == "c").expect("it is there");
