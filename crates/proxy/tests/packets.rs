@@ -16,6 +16,8 @@ use proxy::apply::Applier;
 use proxy::model::{Endpoint, Local, Protocol, ServicePort};
 use proxy::render::render;
 
+mod script;
+
 const WAIT: Duration = Duration::from_secs(3);
 /// How long the answer of a Service that drops is waited for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -324,4 +326,51 @@ fn ipv6_services() {
         assert_eq!(names(from, "[fd00:96::11]:80", 20).len(), 1);
         assert_eq!(ask(from, "[fd00:96::12]:80").unwrap_err().kind(), ErrorKind::ConnectionRefused);
     }
+}
+
+#[test]
+fn the_proxy_follows_what_the_api_says() {
+    use apimachinery::doc;
+    let mut world = World::new(&["10.42.3.0/24"]);
+    let ((a, ip_a), (b, _)) = (world.pod("a"), world.pod("b"));
+    let api = script::Api::default();
+    let service = doc!({
+        "metadata": { "name": "web", "namespace": "myspace" },
+        "spec": {
+            "type": "LoadBalancer", "clusterIP": "10.96.0.10", "loadBalancerSourceRanges": ["192.0.2.0/24"],
+            "ports": [{ "protocol": "TCP", "port": 80, "nodePort": 30080 }]
+        }
+    });
+    let slice = doc!({
+        "metadata": { "name": "web-1", "namespace": "myspace", "labels": { "kubernetes.io/service-name": "web" } },
+        "addressType": "IPv4",
+        "ports": [{ "name": "", "protocol": "TCP", "port": 8080 }],
+        "endpoints": [{ "addresses": [ip_a[0].to_string()], "nodeName": "n1" }]
+    });
+    api.put("services", &service);
+    let config =
+        proxy::Config { node_name: "n1".into(), local: world.local.clone(), netns: Some(world.node()) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = api.client();
+        let proxy = proxy::Proxy::new(&client, config);
+        let mut applied = proxy.applied();
+        let _running = base::task::spawn(proxy.run());
+        let mut next = async |after: u64| {
+            let wait = base::time::timeout(WAIT, applied.wait_for(|n| *n > after));
+            *wait.await.expect("an apply in time").unwrap()
+        };
+        let first = next(0).await;
+        assert_eq!(ask(&b, "10.96.0.10:80").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        api.put("endpointslices", &slice);
+        let second = next(first).await;
+        assert_eq!(ask(&b, "10.96.0.10:80").unwrap().0, "a");
+        assert_eq!(ask(&b, "10.42.3.1:30080").unwrap().0, "a");
+        api.remove("services", &service);
+        next(second).await;
+        assert!(ask_for(&a, "10.96.0.10:80", SHORT).is_err());
+        let refused = base::time::timeout(WAIT, api.created()).await.unwrap();
+        assert_eq!(refused.root().find("reason").str(), "UnsupportedField");
+        assert!(refused.root().find("message").str().starts_with("spec.loadBalancerSourceRanges"));
+    });
 }
