@@ -87,15 +87,12 @@ impl Cgroups {
         }
     }
 
-    /// Moves the calling process into a group.
+    /// Moves a process into a group; 0 is the calling one.
     ///
     /// # Errors
-    /// When the group does not exist or is full.
-    pub fn join(&self, path: &str, scope: Scope) -> io::Result<()> {
-        for dir in self.dirs(path, scope)? {
-            fs::write(dir.join("cgroup.procs"), "0").map_err(|e| named(e, &dir.join("cgroup.procs")))?;
-        }
-        Ok(())
+    /// When the group does not exist or is full, or the process is gone.
+    pub fn add(&self, path: &str, scope: Scope, pid: i32) -> io::Result<()> {
+        self.dirs(path, scope)?.iter().try_for_each(|dir| set(&dir.join("cgroup.procs"), &pid.to_string()))
     }
 
     /// Kills every process in the group and below it. What is being started there dies too.

@@ -107,7 +107,7 @@ impl Shim {
         let sandbox = state.sandbox.clone();
         let cgroups = Cgroups::detect(&sandbox.cgroup_root)?;
         cgroups.create(&sandbox.shim_cgroup, &LinuxContainerResources::default(), Scope::Everything)?;
-        cgroups.join(&sandbox.shim_cgroup, Scope::Everything)?;
+        cgroups.add(&sandbox.shim_cgroup, Scope::Everything, 0)?;
         process::reset_signals();
         let mut blocked = SigSet::empty();
         for signal in

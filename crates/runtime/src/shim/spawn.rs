@@ -72,12 +72,16 @@ pub fn container(context: &Context, spec: &ContainerSpec) -> Result<Started, Str
     if !host_pids {
         rustix_unshare(UnshareFlags::NEWPID).map_err(text("make a PID namespace"))?;
     }
-    fork(context, |stdio| {
-        join(context, spec, stdio)?;
-        let mut flags = UnshareFlags::NEWNS;
-        flags.set(UnshareFlags::NEWCGROUP, matches!(context.cgroups.layout(), Layout::V2(_)));
-        rustix_unshare(flags).map_err(text("make a mount namespace"))?;
+    fork(context, spec, |stdio, gate| {
+        settle(spec, stdio)?;
+        if matches!(context.cgroups.layout(), Layout::V2(_)) {
+            // The new namespace begins where the process is: it must be in its group by now.
+            gate.wait()?;
+            rustix_unshare(UnshareFlags::NEWCGROUP).map_err(text("make a cgroup namespace"))?;
+        }
+        rustix_unshare(UnshareFlags::NEWNS).map_err(text("make a mount namespace"))?;
         enter_rootfs(context, spec).map_err(|e| e.to_string())?;
+        gate.wait()?;
         Err(run_program(spec, &arguments(spec)?))
     })
 }
@@ -98,8 +102,9 @@ pub fn command(
     if context.sandbox.config.linux.namespace_options.pid != NamespaceMode::Node {
         namespaces::enter(&pids, LinkNameSpaceType::ProcessID).map_err(text("enter the PID namespace"))?;
     }
-    fork(context, |stdio| {
-        join(context, spec, stdio)?;
+    fork(context, spec, |stdio, gate| {
+        settle(spec, stdio)?;
+        gate.wait()?;
         if matches!(context.cgroups.layout(), Layout::V2(_)) {
             namespaces::enter(&groups, LinkNameSpaceType::ControlGroup)
                 .map_err(text("enter the cgroup namespace"))?;
@@ -142,15 +147,14 @@ pub fn environment(spec: &ContainerSpec) -> Vec<String> {
     out
 }
 
-/// The steps that come first in every child: its own session, group, descriptors.
-fn join(context: &Context, spec: &ContainerSpec, stdio: [&OwnedFd; 3]) -> Result<(), String> {
+/// The steps that come first in every child: its own session, its descriptors.
+fn settle(spec: &ContainerSpec, stdio: [&OwnedFd; 3]) -> Result<(), String> {
     let text = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
     process::reset_signals();
     rustix::process::setsid().map_err(|e| format!("setsid: {e}"))?;
     // Until the program is executed this is a copy of the shim: nobody in the container may look into it.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|e| format!("set dumpable: {e}"))?;
-    context.cgroups.join(&spec.cgroup, Scope::Container).map_err(text("join the control group"))?;
     let wanted = spec.config.linux.resources.oom_score_adj;
     if !process::set_oom_score_adj(wanted).map_err(text("set oom_score_adj"))? {
         eprintln!("container {}: this host does not allow oom_score_adj {wanted}", spec.id);
@@ -198,14 +202,35 @@ fn working_dir(spec: &ContainerSpec) -> &str {
     if spec.config.working_dir.is_empty() { &spec.image.working_dir } else { &spec.config.working_dir }
 }
 
+/// Where a child waits until the shim has put it into its control group. In version 1 that takes the kernel
+/// longer than everything else together, so the child does the rest meanwhile.
+struct Gate(OwnedFd);
+
+/// What a child says that was not let through.
+const GAVE_UP: &str = "the shim gave up";
+
+impl Gate {
+    /// Returns at once if it was passed before.
+    fn wait(&self) -> Result<(), String> {
+        let mut byte = [0];
+        match rustix::io::read(&self.0, &mut byte) {
+            // Open for good: the shim has written one byte for each of the two places that may ask.
+            Ok(1) => Ok(()),
+            Ok(_) => Err(GAVE_UP.to_owned()),
+            Err(e) => Err(format!("wait for the control group: {e}")),
+        }
+    }
+}
+
 /// Forks; the child runs `body`, which returns only on failure. The shim's children are in its own PID
 /// namespace again afterwards, whatever came of it.
 fn fork(
     context: &Context,
-    body: impl FnOnce([&OwnedFd; 3]) -> Result<(), String>,
+    spec: &ContainerSpec,
+    body: impl FnOnce([&OwnedFd; 3], &Gate) -> Result<(), String>,
 ) -> Result<Started, String> {
     let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("make a pipe: {e}"));
-    let made = pipe().and_then(|out| Ok((out, pipe()?, pipe()?)));
+    let made = pipe().and_then(|out| Ok((out, pipe()?, pipe()?, pipe()?)));
     let forked = made.and_then(|pipes| {
         // SAFETY: this process has one thread; the child may allocate and lock as it likes.
         match unsafe { libc::fork() } {
@@ -213,24 +238,28 @@ fn fork(
             pid => Ok((pid, pipes)),
         }
     });
-    if let Ok((0, ((_, out), (_, err), (_, status)))) = forked {
-        let message = match body([&context.null, &out, &err]) {
-            Ok(()) => String::new(),
-            Err(message) => message,
-        };
+    if let Ok((0, ((_, out), (_, err), (_, status), (gate, gate_end)))) = forked {
+        drop(gate_end);
+        let message = body([&context.null, &out, &err], &Gate(gate)).err().unwrap_or_default();
         // Nobody is left to tell if this fails too; the shim then sees an exit without a program.
         drop(File::from(status).write_all(message.as_bytes()));
         // SAFETY: ends the child without running what the shim registered for its own end.
         unsafe { libc::_exit(128) };
     }
     let back = namespaces::enter(&context.own_pid_namespace, LinkNameSpaceType::ProcessID);
-    let (pid, ((stdout, out), (stderr, err), (status, status_end))) = forked?;
-    drop((out, err, status_end));
+    let (pid, ((stdout, out), (stderr, err), (status, status_end), (gate_end, gate))) = forked?;
+    drop((out, err, status_end, gate_end));
     let outcome = back.map_err(|e| format!("return to the own PID namespace: {e}")).and_then(|()| {
-        match executed(status) {
-            Ok(message) if message.is_empty() => Ok(()),
-            Ok(message) => Err(message),
-            Err(e) => Err(format!("wait for the program to start: {e}")),
+        let joined = context.cgroups.add(&spec.cgroup, Scope::Container, pid);
+        let opened = joined.and_then(|()| Ok(rustix::io::write(&gate, b"..").map(drop)?));
+        // Closed before waiting for the child: if it was not moved, this is what tells it.
+        drop(gate);
+        match (executed(status), opened) {
+            // A child that failed meanwhile cannot be moved; its own words say more.
+            (Ok(message), _) if !message.is_empty() && message != GAVE_UP => Err(message),
+            (_, Err(e)) => Err(format!("join the control group: {e}")),
+            (Ok(_), Ok(())) => Ok(()),
+            (Err(e), Ok(())) => Err(format!("wait for the program to start: {e}")),
         }
     });
     if let Err(message) = outcome {

@@ -273,3 +273,54 @@ async fn sandboxes_have_a_network_of_their_own() {
     assert!(!path.exists());
     node.finish().await;
 }
+
+#[tokio::test]
+async fn the_hosts_namespaces_when_asked_for() {
+    on_a_node!(node, sandbox);
+    let mut config = node.sandbox_config();
+    config.linux.cgroup_parent = "/kubepods/podhost".into();
+    let (network, pid, ipc) = (NamespaceMode::Node, NamespaceMode::Node, NamespaceMode::Node);
+    config.linux.namespace_options = NamespaceOption { network, pid, ipc };
+    let host = node.engine().run_pod_sandbox(config).await.expect("run");
+    let status = node.engine().pod_sandbox_status(&host).await.expect("status");
+    assert_eq!(status.network_namespace, None);
+    let names = ["net", "pid", "ipc", "uts"];
+    let script = names.map(|n| format!("readlink /proc/self/ns/{n}")).join("; ");
+    let own = names
+        .map(|n| fs::read_link(format!("/proc/self/ns/{n}")).expect("a namespace").display().to_string());
+    let (_, log) = node.run(&host, shell(&script)).await;
+    assert_eq!(log.lines().collect::<Vec<_>>(), own);
+    let (_, log) = node.run(&sandbox, shell(&script)).await;
+    assert!(log.lines().zip(&own).all(|(a, b)| a != b), "{log}");
+
+    // Without a PID namespace to end with the first process, the group ends with it all the same.
+    let id = node.start(&host, shell("sleep 98765 & echo up; exec sleep 98765")).await;
+    node.logged(&id, "up").await;
+    node.engine().stop_container(&id, Duration::ZERO).await.expect("stop");
+    let sleepers = fs::read_dir("/proc")
+        .expect("/proc")
+        .flatten()
+        .filter(|e| fs::read(e.path().join("cmdline")).is_ok_and(|c| c == b"sleep\x0098765\0"));
+    assert_eq!(sleepers.count(), 0);
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn many_at_once() {
+    on_a_node!(node, sandbox);
+    let runs = (0..40).map(|i| {
+        let (engine, mut config) = (node.engine().clone(), shell(&format!("echo {i}; exit {i}")));
+        let sandbox = sandbox.clone();
+        config.name = format!("c{i}");
+        base::task::spawn(async move {
+            let id = engine.create_container(&sandbox, config).await.expect("create");
+            engine.start_container(&id).await.expect("start");
+            id
+        })
+    });
+    for (i, task) in runs.collect::<Vec<_>>().into_iter().enumerate() {
+        let status = node.ended(&task.await).await;
+        assert_eq!((status.exit_code, said(&status)), (i as i32, format!("{i}\n")));
+    }
+    node.finish().await;
+}
