@@ -36,7 +36,7 @@ async fn count(engine: Arc<Engine>, task: u32) {
     loop {
         n += 1;
         let op = Op::put(key.clone(), format!("{n} {}", "x".repeat((n % 700) as usize)));
-        let class = if task % 2 == 0 { Class::Durable } else { Class::Lazy };
+        let class = if task.is_multiple_of(2) { Class::Durable } else { Class::Lazy };
         let reply = engine.txn(Txn { class, ..Txn::of(vec![op]) }).await.expect("a write");
         let TxnReply::Done { revision, .. } = reply else { panic!("nothing was compared") };
         // One system call, so that the line is whole or not there.

@@ -28,12 +28,12 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
     let mut acked: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for kill in 0..KILLS {
         let mut child = Command::new(child()).arg(&data).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let before = highest;
         let enough = 50 + kill * 97;
         let mut read = 0;
         // After the kill, what was acknowledged before is still in the pipe.
-        while let Some(line) = lines.next() {
+        for line in lines {
             let line = line.unwrap();
             let words: Vec<&str> = line.split(' ').collect();
             let (n, revision): (u64, u64) = (words[1].parse().unwrap(), words[2].parse().unwrap());
