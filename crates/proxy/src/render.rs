@@ -57,7 +57,8 @@ const INSIDE: &str = "services-inside";
 const NODE_PORTS_INSIDE: &str = "node-ports-inside";
 const ENDPOINTS: &str = "endpoints";
 const AFFINITY: &str = "affinity";
-const AFFINITY_ENDPOINTS: &str = "affinity-endpoints";
+const ENDPOINT_IDS: &str = "endpoint-ids";
+const ENDPOINTS_BY_ID: &str = "endpoints-by-id";
 const HAIRPIN: &str = "hairpin";
 const REJECT: &str = "reject";
 
@@ -118,8 +119,9 @@ impl Build {
         set(NODE_PORTS, &[&front[1..]], ValueType::Verdict);
         set(NODE_PORTS_INSIDE, &[&front[1..]], ValueType::Verdict);
         set(ENDPOINTS, &[&front, &[Type::Mark]], ValueType::Data(endpoint.to_vec()));
-        set(AFFINITY, &[&[address], &front], ValueType::Data(endpoint.to_vec()));
-        set(AFFINITY_ENDPOINTS, &[&front, &endpoint], ValueType::Nothing);
+        set(AFFINITY, &[&[address], &front], ValueType::Data(vec![Type::Mark]));
+        set(ENDPOINT_IDS, &[&front, &[Type::Mark]], ValueType::Data(vec![Type::Mark]));
+        set(ENDPOINTS_BY_ID, &[&front, &[Type::Mark]], ValueType::Data(endpoint.to_vec()));
         set(HAIRPIN, &[&[address, address]], ValueType::Nothing);
         let affinity = table.sets.get_mut(AFFINITY).expect("made above");
         affinity.dynamic = Some(Dynamic { size: AFFINITY_MAX, timeout_ms: AFFINITY_TIMEOUT_MS });
@@ -209,12 +211,22 @@ impl Build {
         let short = if node_port { transport(Key::default()) } else { key() };
         self.insert(map, short.build(), Value::Verdict(verdict));
         let first = if inside { INSIDE_BUCKETS } else { 0 };
+        let mut ids = BTreeSet::new();
         for (bucket, (address, port)) in (first..).zip(endpoints) {
             let endpoint = Key::default().address(*address).port(*port).build();
-            self.insert(ENDPOINTS, key().mark(bucket).build(), Value::Data(endpoint));
             if affinity_seconds.is_some() {
-                self.insert(AFFINITY_ENDPOINTS, key().address(*address).port(*port).build(), Value::Nothing);
+                // Unlike its bucket, an endpoint's id stays when others come and go.
+                let mut id = endpoint
+                    .iter()
+                    .fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
+                while !ids.insert(id) {
+                    id = id.wrapping_add(1);
+                }
+                let id_value = Value::Data(Key::default().mark(id).build());
+                self.insert(ENDPOINT_IDS, key().mark(bucket).build(), id_value);
+                self.insert(ENDPOINTS_BY_ID, key().mark(id).build(), Value::Data(endpoint.clone()));
             }
+            self.insert(ENDPOINTS, key().mark(bucket).build(), Value::Data(endpoint));
         }
     }
 
@@ -285,29 +297,29 @@ impl Build {
         rule
     }
 
-    /// Registers: client, front, endpoint. The first rule keeps a client's endpoint as long as the Service has
-    /// it; the second picks one and remembers it; the third serves when no more clients can be remembered.
+    /// Registers: client, front, the endpoint's id, endpoint. The first rule keeps a client's endpoint as long as
+    /// the front has it; the second picks one and remembers it; the third serves when no more clients can be
+    /// remembered.
     fn balance_with_affinity(&self, balancer: &Balancer, seconds: u32) -> Vec<Vec<Expr>> {
         let words = self.words();
-        let endpoint = 2 * words + 2;
+        let (id, endpoint) = (Reg(2 * words + 2), 2 * words + 3);
         let mut client = vec![Expr::source(self.ipv6, Reg(0))];
         client.extend(self.front_key(balancer, words));
-        let remember = Expr::Update {
-            map: AFFINITY.to_owned(),
-            key: Reg(0),
-            value: Reg(endpoint),
-            timeout_ms: u64::from(seconds) * 1000,
-        };
+        let find = |map: &str, to| Expr::Map { key: Reg(words), map: map.to_owned(), to };
+        let (map, timeout_ms) = (AFFINITY.to_owned(), u64::from(seconds) * 1000);
+        let remember = || Expr::Update { map: map.clone(), key: Reg(0), value: id, timeout_ms };
         let keep = vec![
-            Expr::Map { key: Reg(0), map: AFFINITY.to_owned(), to: Reg(endpoint) },
-            Expr::InSet { key: Reg(words), set: AFFINITY_ENDPOINTS.to_owned(), not: false },
-            remember.clone(),
+            Expr::Map { key: Reg(0), map: map.clone(), to: id },
+            find(ENDPOINTS_BY_ID, Reg(endpoint)),
+            remember(),
             self.dnat(endpoint),
         ];
         let pick = vec![
-            draw(balancer, endpoint),
-            Expr::Map { key: Reg(words), map: ENDPOINTS.to_owned(), to: Reg(endpoint) },
-            remember,
+            draw(balancer, id.0),
+            find(ENDPOINT_IDS, id),
+            Expr::Forget { map: map.clone(), key: Reg(0), value: id },
+            remember(),
+            find(ENDPOINTS_BY_ID, Reg(endpoint)),
             self.dnat(endpoint),
         ];
         vec![[client.clone(), keep].concat(), [client, pick].concat(), self.balance(balancer)]

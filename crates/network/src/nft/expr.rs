@@ -143,6 +143,15 @@ pub enum Expr {
         /// After how many milliseconds it goes.
         timeout_ms: u64,
     },
+    /// Removes an element from a dynamic map, if it is there. (Updating refreshes an element but keeps its value.)
+    Forget {
+        /// The map.
+        map: String,
+        /// Where the key begins.
+        key: Reg,
+        /// A register that the kernel wants named, though it is not read.
+        value: Reg,
+    },
     /// Sends the connection to another destination. The family is the address's, as the table's.
     Dnat {
         /// Whether the address is IPv6.
@@ -210,7 +219,7 @@ impl Expr {
             Expr::InSet { .. } | Expr::Map { .. } | Expr::VerdictMap { .. } => "lookup",
             Expr::Load { .. } | Expr::Verdict(_) => "immediate",
             Expr::Random { .. } => "numgen",
-            Expr::Update { .. } => "dynset",
+            Expr::Update { .. } | Expr::Forget { .. } => "dynset",
             Expr::Dnat { .. } => "nat",
             Expr::Masquerade => "masq",
             Expr::Reject(_) => "reject",
@@ -259,6 +268,12 @@ impl Expr {
                 m.attr_be32(4, key.number());
                 m.attr_be32(5, value.number());
                 m.attr_be64(6, *timeout_ms);
+            }
+            Expr::Forget { map, key, value } => {
+                m.attr_str(1, map);
+                m.attr_be32(3, 2);
+                m.attr_be32(4, key.number());
+                m.attr_be32(5, value.number());
             }
             Expr::Dnat { ipv6, address, port } => {
                 numbers(m, &[1, if *ipv6 { 10 } else { 2 }, address.number()]);
