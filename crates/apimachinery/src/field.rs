@@ -137,7 +137,8 @@ impl ErrorList {
 
     /// As the causes of a `Status`.
     pub fn causes(&self) -> Vec<Cause> {
-        let cause = |e: &Error| Cause { reason: e.reason.into(), message: e.message.clone(), field: e.field.clone() };
+        let cause =
+            |e: &Error| Cause { reason: e.reason.into(), message: e.message.clone(), field: e.field.clone() };
         self.0.iter().map(cause).collect()
     }
 }

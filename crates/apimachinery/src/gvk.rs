@@ -72,7 +72,11 @@ pub struct Gvr {
 impl Gvr {
     /// A built-in resource: `Gvr::new("apps", "v1", "deployments")`.
     pub const fn new(group: &'static str, version: &'static str, resource: &'static str) -> Gvr {
-        Gvr { group: Cow::Borrowed(group), version: Cow::Borrowed(version), resource: Cow::Borrowed(resource) }
+        Gvr {
+            group: Cow::Borrowed(group),
+            version: Cow::Borrowed(version),
+            resource: Cow::Borrowed(resource),
+        }
     }
 
     /// Without the version.

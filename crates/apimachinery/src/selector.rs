@@ -71,7 +71,9 @@ impl Requirement {
         check_key(key)?;
         match operator {
             Operator::In | Operator::NotIn if values.is_empty() => {
-                return err("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty");
+                return err(
+                    "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty",
+                );
             }
             Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
                 return err("values: Invalid value: values set must be empty for exists and does not exist");
@@ -80,7 +82,10 @@ impl Requirement {
                 return err("values: Invalid value: for 'Gt', 'Lt' operators, exactly one value is required");
             }
             Operator::GreaterThan | Operator::LessThan if values[0].parse::<i64>().is_err() => {
-                return err(&format!("values[0]: Invalid value: {:?}: for 'Gt', 'Lt' operators, the value must be an integer", values[0]));
+                return err(&format!(
+                    "values[0]: Invalid value: {:?}: for 'Gt', 'Lt' operators, the value must be an integer",
+                    values[0]
+                ));
             }
             _ => {}
         }
@@ -326,7 +331,12 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
         match c {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                other => return err(&format!("invalid field selector: invalid escape sequence: \\{}", other.map(String::from).unwrap_or_default())),
+                other => {
+                    return err(&format!(
+                        "invalid field selector: invalid escape sequence: \\{}",
+                        other.map(String::from).unwrap_or_default()
+                    ));
+                }
             },
             ',' | '=' => return err(&format!("invalid field selector: unescaped character in value: {c}")),
             c => out.push(c),
@@ -377,8 +387,17 @@ impl<'t> Lexer<'t> {
 
     fn next(&mut self) -> Token<'t> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
-        const SIGNS: &[(&str, Token<'static>)] = &[("!=", Token::NotEqual), ("==", Token::Equal), ("=", Token::Equal), ("!", Token::Not),
-            (",", Token::Comma), ("(", Token::Open), (")", Token::Close), (">", Token::Greater), ("<", Token::Less)];
+        const SIGNS: &[(&str, Token<'static>)] = &[
+            ("!=", Token::NotEqual),
+            ("==", Token::Equal),
+            ("=", Token::Equal),
+            ("!", Token::Not),
+            (",", Token::Comma),
+            ("(", Token::Open),
+            (")", Token::Close),
+            (">", Token::Greater),
+            ("<", Token::Less),
+        ];
         if self.rest.is_empty() {
             return Token::End;
         }
@@ -388,7 +407,10 @@ impl<'t> Lexer<'t> {
                 return *token;
             }
         }
-        let end = self.rest.find([' ', '\t', '\r', '\n', '=', '!', '(', ')', ',', '<', '>']).unwrap_or(self.rest.len());
+        let end = self
+            .rest
+            .find([' ', '\t', '\r', '\n', '=', '!', '(', ')', ',', '<', '>'])
+            .unwrap_or(self.rest.len());
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         Token::Word(word)
@@ -401,7 +423,12 @@ impl<'t> Lexer<'t> {
         }
         let key = match self.next() {
             Token::Word(word) => word,
-            other => return err(&format!("found '{}', expected: !, identifier, or 'end of string'", other.text())),
+            other => {
+                return err(&format!(
+                    "found '{}', expected: !, identifier, or 'end of string'",
+                    other.text()
+                ));
+            }
         };
         if negated {
             return Requirement::new(key, Operator::DoesNotExist, Vec::new());
@@ -472,7 +499,10 @@ fn is_name_part(text: &str, most: usize) -> bool {
 }
 
 fn is_subdomain(text: &str) -> bool {
-    let label = |part: &str| is_name_part(part, 253) && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let label = |part: &str| {
+        is_name_part(part, 253)
+            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
     !text.is_empty() && text.len() <= 253 && text.split('.').all(label)
 }
 
@@ -514,9 +544,23 @@ mod tests {
     fn label_selectors_match_as_upstreams() {
         let labels = doc!({ "app": "web", "tier": "front", "n": "5", "empty": "" });
         let cases = [
-            ("", true), ("app=web", true), ("app==web,tier!=back", true), ("app in (api, web)", true), ("app notin (web)", false),
-            ("!app", false), ("!missing", true), ("missing", false), ("app", true), ("missing!=x", true), ("n>4", true), ("n<5", false),
-            ("empty=", true), ("empty in (,x)", true), ("app=", false), (" app = web , n ", true), ("x notin (a,b)", true),
+            ("", true),
+            ("app=web", true),
+            ("app==web,tier!=back", true),
+            ("app in (api, web)", true),
+            ("app notin (web)", false),
+            ("!app", false),
+            ("!missing", true),
+            ("missing", false),
+            ("app", true),
+            ("missing!=x", true),
+            ("n>4", true),
+            ("n<5", false),
+            ("empty=", true),
+            ("empty in (,x)", true),
+            ("app=", false),
+            (" app = web , n ", true),
+            ("x notin (a,b)", true),
         ];
         for (text, expected) in cases {
             let selector = Selector::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
@@ -524,7 +568,20 @@ mod tests {
             let again = Selector::parse(&selector.to_string()).expect("the display form can be read");
             assert_eq!(again, selector, "{text}");
         }
-        for bad in ["app=web,", ",app", "app in", "app in (a", "app=(a)", "=a", "a b", "app=!x", "-a=b", "a=-b", "n>x", "a/b/c=d"] {
+        for bad in [
+            "app=web,",
+            ",app",
+            "app in",
+            "app in (a",
+            "app=(a)",
+            "=a",
+            "a b",
+            "app=!x",
+            "-a=b",
+            "a=-b",
+            "n>x",
+            "a/b/c=d",
+        ] {
             assert!(Selector::parse(bad).is_err(), "{bad}");
         }
     }
@@ -537,16 +594,22 @@ mod tests {
         assert!(Selector::from_label_selector(Ref::absent()).expect("absent").is_nothing());
         assert!(Selector::from_label_selector(doc!({}).root()).expect("empty").is_everything());
         let bad = doc!({ "matchExpressions": [{ "key": "a", "operator": "Is" }] });
-        assert_eq!(Selector::from_label_selector(bad.root()).unwrap_err().to_string(), "\"Is\" is not a valid label selector operator");
+        assert_eq!(
+            Selector::from_label_selector(bad.root()).unwrap_err().to_string(),
+            "\"Is\" is not a valid label selector operator"
+        );
     }
 
     #[test]
     fn field_selectors_match_and_unescape() {
-        let selector = FieldSelector::parse(r"spec.nodeName=a,status.phase!=Failed,x==b\,c").expect("well-formed");
-        let look = |phase: &'static str| move |f: &str| match f {
-            "spec.nodeName" => "a",
-            "status.phase" => phase,
-            _ => "b,c",
+        let selector =
+            FieldSelector::parse(r"spec.nodeName=a,status.phase!=Failed,x==b\,c").expect("well-formed");
+        let look = |phase: &'static str| {
+            move |f: &str| match f {
+                "spec.nodeName" => "a",
+                "status.phase" => phase,
+                _ => "b,c",
+            }
         };
         assert!(selector.matches_by(look("Running")));
         assert!(!selector.matches_by(look("Failed")));

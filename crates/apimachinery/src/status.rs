@@ -90,7 +90,8 @@ impl Status {
 
     /// 409 with the words that clients retry on.
     pub fn modified(resource: &GroupResource, name: &str) -> Status {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Status::conflict(resource, name, why)
     }
 
@@ -127,8 +128,12 @@ impl Status {
 
     /// 405: not for this resource.
     pub fn method_not_supported(resource: &GroupResource, verb: &str) -> Status {
-        Status::new(405, "MethodNotAllowed", format!("{verb} is not supported on resources of kind {:?}", resource.to_string()))
-            .about(resource, "")
+        Status::new(
+            405,
+            "MethodNotAllowed",
+            format!("{verb} is not supported on resources of kind {:?}", resource.to_string()),
+        )
+        .about(resource, "")
     }
 
     /// 406: no answer in a form that the client takes.
@@ -138,7 +143,9 @@ impl Status {
 
     /// 415: a body in a form that is not understood.
     pub fn unsupported_media_type(given: &str, accepted: &str) -> Status {
-        let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted} (was {given:?})");
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {accepted} (was {given:?})"
+        );
         Status::new(415, "UnsupportedMediaType", message)
     }
 
@@ -174,10 +181,22 @@ impl Status {
         Status::new(504, "Timeout", format!("Timeout: {}", why.into()))
     }
 
+    /// The same in other words, with nothing said of what it concerns.
+    #[must_use]
+    pub fn message_only(mut self, message: impl Into<String>) -> Status {
+        self.message = message.into();
+        self.details = Box::default();
+        self
+    }
+
     /// The same with one more cause.
     #[must_use]
     pub fn cause(mut self, reason: &str, message: &str, field: &str) -> Status {
-        self.details.causes.push(Cause { reason: reason.into(), message: message.into(), field: field.into() });
+        self.details.causes.push(Cause {
+            reason: reason.into(),
+            message: message.into(),
+            field: field.into(),
+        });
         self
     }
 
@@ -208,7 +227,9 @@ impl Status {
         let d = &*self.details;
         if *d != Details::default() {
             let mut at = out.edit().at(k::DETAILS);
-            for (key, value) in [(k::NAME, &d.name), (k::GROUP, &d.group), (k::KIND, &d.kind), (k::UID, &d.uid)] {
+            for (key, value) in
+                [(k::NAME, &d.name), (k::GROUP, &d.group), (k::KIND, &d.kind), (k::UID, &d.uid)]
+            {
                 at.set_opt(key, (!value.is_empty()).then_some(value));
             }
             for cause in &d.causes {
@@ -225,9 +246,26 @@ impl Status {
 
     /// From a `v1.Status` document that a server sent.
     pub fn from_doc(status: Ref<'_>) -> Status {
-        const REASONS: &[&str] = &["NotFound", "AlreadyExists", "Conflict", "Invalid", "Forbidden", "Unauthorized", "BadRequest",
-            "MethodNotAllowed", "NotAcceptable", "UnsupportedMediaType", "Expired", "Gone", "RequestEntityTooLarge",
-            "TooManyRequests", "InternalError", "ServiceUnavailable", "Timeout", "ServerTimeout"];
+        const REASONS: &[&str] = &[
+            "NotFound",
+            "AlreadyExists",
+            "Conflict",
+            "Invalid",
+            "Forbidden",
+            "Unauthorized",
+            "BadRequest",
+            "MethodNotAllowed",
+            "NotAcceptable",
+            "UnsupportedMediaType",
+            "Expired",
+            "Gone",
+            "RequestEntityTooLarge",
+            "TooManyRequests",
+            "InternalError",
+            "ServiceUnavailable",
+            "Timeout",
+            "ServerTimeout",
+        ];
         let given = status.get(k::REASON).str();
         let reason = REASONS.iter().find(|r| **r == given).copied().unwrap_or("");
         let code = u16::try_from(status.get(k::CODE).i64()).unwrap_or(500);
@@ -237,9 +275,11 @@ impl Status {
         out.details.group = details.get(k::GROUP).str().to_owned();
         out.details.kind = details.get(k::KIND).str().to_owned();
         out.details.uid = details.get(k::UID).str().to_owned();
-        out.details.retry_after_seconds = u32::try_from(details.get(k::RETRY_AFTER_SECONDS).i64()).unwrap_or(0);
+        out.details.retry_after_seconds =
+            u32::try_from(details.get(k::RETRY_AFTER_SECONDS).i64()).unwrap_or(0);
         for cause in details.get(k::CAUSES).items() {
-            out = out.cause(cause.get(k::REASON).str(), cause.get(k::MESSAGE).str(), cause.get(k::FIELD).str());
+            out =
+                out.cause(cause.get(k::REASON).str(), cause.get(k::MESSAGE).str(), cause.get(k::FIELD).str());
         }
         out
     }

@@ -20,7 +20,11 @@ pub const STANDARD_NAMESPACES: &[&str] = &["default", "kube-system", "kube-publi
 ///
 /// # Errors
 /// The first failure other than "exists already".
-pub async fn ensure(client: &Client, controller_roles: Vec<Doc>, dns_address: Option<std::net::IpAddr>) -> Result<(), Error> {
+pub async fn ensure(
+    client: &Client,
+    controller_roles: Vec<Doc>,
+    dns_address: Option<std::net::IpAddr>,
+) -> Result<(), Error> {
     for name in STANDARD_NAMESPACES {
         let namespace = doc!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
         create_missing(client, NAMESPACES, "", namespace).await?;
@@ -35,7 +39,8 @@ pub async fn ensure(client: &Client, controller_roles: Vec<Doc>, dns_address: Op
     for binding in bindings {
         reconcile(client, CLUSTER_ROLE_BINDINGS, binding, k::SUBJECTS).await?;
     }
-    for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)] {
+    for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)]
+    {
         let class = doc!({ "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": { "name": name },
             "value": value, "description": "Reserved for the cluster's own pods." });
         create_missing(client, PRIORITY_CLASSES, "", class).await?;
@@ -79,7 +84,8 @@ async fn reconcile(client: &Client, gvr: Gvr, wanted: Doc, list: apimachinery::K
         Err(err) => return Err(err),
     };
     let mut object = stored.doc();
-    let automatic = object.get(k::METADATA).get(k::ANNOTATIONS).get("rbac.authorization.kubernetes.io/autoupdate").str();
+    let automatic =
+        object.get(k::METADATA).get(k::ANNOTATIONS).get("rbac.authorization.kubernetes.io/autoupdate").str();
     if automatic == "false" {
         return Ok(());
     }

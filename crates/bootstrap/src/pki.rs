@@ -10,7 +10,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 
 /// How long the authority lives, in seconds (10 years).
@@ -123,7 +124,10 @@ impl Pki {
     pub fn server(&self, names: &[String], addresses: &[IpAddr]) -> Result<Pair, PkiError> {
         let mut sans: Vec<SanType> = Vec::new();
         for name in names {
-            let name = name.as_str().try_into().map_err(|source| PkiError::Certificate { what: format!("server name {name:?}"), source })?;
+            let name = name
+                .as_str()
+                .try_into()
+                .map_err(|source| PkiError::Certificate { what: format!("server name {name:?}"), source })?;
             sans.push(SanType::DnsName(name));
         }
         sans.extend(addresses.iter().map(|ip| SanType::IpAddress(*ip)));
@@ -178,20 +182,28 @@ fn new_ca() -> Result<Pair, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "kubernetes");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::KeyEncipherment];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
     validity(&mut params, CA_SECONDS);
-    let certificate =
-        params.self_signed(&key).map_err(|source| PkiError::Certificate { what: "the authority".into(), source })?;
+    let certificate = params
+        .self_signed(&key)
+        .map_err(|source| PkiError::Certificate { what: "the authority".into(), source })?;
     Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
 fn validity(params: &mut CertificateParams, seconds: i64) {
     let date = |second: i64| {
-        let d = jiff::Timestamp::from_second(second).expect("a date of this century").to_zoned(jiff::tz::TimeZone::UTC);
+        let d = jiff::Timestamp::from_second(second)
+            .expect("a date of this century")
+            .to_zoned(jiff::tz::TimeZone::UTC);
         let part = |n: i8| u8::try_from(n).expect("months and days are small and positive");
         rcgen::date_time_ymd(i32::from(d.year()), part(d.month()), part(d.day()))
-            + std::time::Duration::from_secs(u64::try_from(second.rem_euclid(86_400)).expect("a rest is positive"))
+            + std::time::Duration::from_secs(
+                u64::try_from(second.rem_euclid(86_400)).expect("a rest is positive"),
+            )
     };
     let now = base::time::now().as_second();
     params.not_before = date(now - BACKDATE_SECONDS);
@@ -212,8 +224,12 @@ fn still_good(pem: &str, wanted: &CertificateParams) -> bool {
     wanted.subject_alt_names.iter().all(|want| {
         names.iter().any(|have| match (want, have) {
             (SanType::DnsName(a), x509_parser::extensions::GeneralName::DNSName(b)) => a.as_str() == *b,
-            (SanType::IpAddress(IpAddr::V4(a)), x509_parser::extensions::GeneralName::IPAddress(b)) => a.octets() == **b,
-            (SanType::IpAddress(IpAddr::V6(a)), x509_parser::extensions::GeneralName::IPAddress(b)) => a.octets() == **b,
+            (SanType::IpAddress(IpAddr::V4(a)), x509_parser::extensions::GeneralName::IPAddress(b)) => {
+                a.octets() == **b
+            }
+            (SanType::IpAddress(IpAddr::V6(a)), x509_parser::extensions::GeneralName::IPAddress(b)) => {
+                a.octets() == **b
+            }
             _ => false,
         })
     })
@@ -247,7 +263,8 @@ fn write_pair(dir: &Path, file: &str, pair: &Pair) -> Result<(), PkiError> {
 pub(crate) fn write_file(path: &Path, text: &str, mode: u32) -> Result<(), PkiError> {
     let part = path.with_extension("part");
     let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&part)?;
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&part)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&part, path)

@@ -41,7 +41,19 @@ pub const POLICIES: &[Policy] = &[
         rules: &[Rule(
             &["get"],
             &[],
-            &["/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"],
+            &[
+                "/api",
+                "/api/*",
+                "/apis",
+                "/apis/*",
+                "/healthz",
+                "/livez",
+                "/openapi",
+                "/openapi/*",
+                "/readyz",
+                "/version",
+                "/version/",
+            ],
         )],
         users: &[],
         groups: &["system:authenticated"],
@@ -57,7 +69,11 @@ pub const POLICIES: &[Policy] = &[
     Policy {
         name: "system:basic-user",
         rules: &[
-            Rule(&["create"], &["authorization.k8s.io"], &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+            Rule(
+                &["create"],
+                &["authorization.k8s.io"],
+                &["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
+            ),
             Rule(&["create"], &["authentication.k8s.io"], &["selfsubjectreviews"]),
         ],
         users: &[],
@@ -66,7 +82,16 @@ pub const POLICIES: &[Policy] = &[
     },
     Policy {
         name: "system:service-account-issuer-discovery",
-        rules: &[Rule(&["get"], &[], &["/.well-known/openid-configuration", "/.well-known/openid-configuration/", "/openid/v1/jwks", "/openid/v1/jwks/"])],
+        rules: &[Rule(
+            &["get"],
+            &[],
+            &[
+                "/.well-known/openid-configuration",
+                "/.well-known/openid-configuration/",
+                "/openid/v1/jwks",
+                "/openid/v1/jwks/",
+            ],
+        )],
         users: &[],
         groups: &["system:serviceaccounts"],
         aggregate_to: "",
@@ -75,13 +100,28 @@ pub const POLICIES: &[Policy] = &[
         name: "system:kube-scheduler",
         rules: &[
             Rule(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]),
-            Rule(READ, CORE, &["nodes", "namespaces", "services", "replicationcontrollers", "persistentvolumeclaims", "persistentvolumes"]),
+            Rule(
+                READ,
+                CORE,
+                &[
+                    "nodes",
+                    "namespaces",
+                    "services",
+                    "replicationcontrollers",
+                    "persistentvolumeclaims",
+                    "persistentvolumes",
+                ],
+            ),
             Rule(&["delete", "get", "list", "watch"], CORE, &["pods"]),
             Rule(&["create"], CORE, &["bindings", "pods/binding"]),
             Rule(&["patch", "update"], CORE, &["pods/status"]),
             Rule(READ, &["apps"], &["replicasets", "statefulsets"]),
             Rule(READ, &["scheduling.k8s.io"], &["priorityclasses"]),
-            Rule(&["create", "get", "update", "patch", "list", "watch"], &["coordination.k8s.io"], &["leases"]),
+            Rule(
+                &["create", "get", "update", "patch", "list", "watch"],
+                &["coordination.k8s.io"],
+                &["leases"],
+            ),
         ],
         users: &["system:kube-scheduler"],
         groups: &[],
@@ -127,19 +167,42 @@ pub const POLICIES: &[Policy] = &[
     Policy {
         name: "system:aggregate-to-edit",
         rules: &[
-            Rule(READ, CORE, &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy"]),
+            Rule(
+                READ,
+                CORE,
+                &["pods/attach", "pods/exec", "pods/portforward", "pods/proxy", "secrets", "services/proxy"],
+            ),
             Rule(&["impersonate"], CORE, &["serviceaccounts"]),
             Rule(WRITE, CORE, &["pods", "pods/attach", "pods/exec", "pods/portforward", "pods/proxy"]),
             Rule(&["create"], CORE, &["pods/eviction", "serviceaccounts/token"]),
             Rule(
                 WRITE,
                 CORE,
-                &["configmaps", "events", "persistentvolumeclaims", "replicationcontrollers", "replicationcontrollers/scale", "secrets", "serviceaccounts", "services", "services/proxy"],
+                &[
+                    "configmaps",
+                    "events",
+                    "persistentvolumeclaims",
+                    "replicationcontrollers",
+                    "replicationcontrollers/scale",
+                    "secrets",
+                    "serviceaccounts",
+                    "services",
+                    "services/proxy",
+                ],
             ),
             Rule(
                 WRITE,
                 &["apps", "extensions"],
-                &["daemonsets", "deployments", "deployments/rollback", "deployments/scale", "replicasets", "replicasets/scale", "statefulsets", "statefulsets/scale"],
+                &[
+                    "daemonsets",
+                    "deployments",
+                    "deployments/rollback",
+                    "deployments/scale",
+                    "replicasets",
+                    "replicasets/scale",
+                    "statefulsets",
+                    "statefulsets/scale",
+                ],
             ),
             Rule(
                 &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
@@ -158,10 +221,26 @@ pub const POLICIES: &[Policy] = &[
                 READ,
                 CORE,
                 &[
-                    "bindings", "configmaps", "endpoints", "events", "limitranges", "namespaces", "namespaces/status",
-                    "persistentvolumeclaims", "persistentvolumeclaims/status", "pods", "pods/log", "pods/status",
-                    "replicationcontrollers", "replicationcontrollers/scale", "replicationcontrollers/status",
-                    "resourcequotas", "resourcequotas/status", "serviceaccounts", "services", "services/status",
+                    "bindings",
+                    "configmaps",
+                    "endpoints",
+                    "events",
+                    "limitranges",
+                    "namespaces",
+                    "namespaces/status",
+                    "persistentvolumeclaims",
+                    "persistentvolumeclaims/status",
+                    "pods",
+                    "pods/log",
+                    "pods/status",
+                    "replicationcontrollers",
+                    "replicationcontrollers/scale",
+                    "replicationcontrollers/status",
+                    "resourcequotas",
+                    "resourcequotas/status",
+                    "serviceaccounts",
+                    "services",
+                    "services/status",
                 ],
             ),
             Rule(READ, &["discovery.k8s.io"], &["endpointslices"]),
@@ -169,9 +248,18 @@ pub const POLICIES: &[Policy] = &[
                 READ,
                 &["apps", "extensions"],
                 &[
-                    "controllerrevisions", "daemonsets", "daemonsets/status", "deployments", "deployments/scale",
-                    "deployments/status", "replicasets", "replicasets/scale", "replicasets/status", "statefulsets",
-                    "statefulsets/scale", "statefulsets/status",
+                    "controllerrevisions",
+                    "daemonsets",
+                    "daemonsets/status",
+                    "deployments",
+                    "deployments/scale",
+                    "deployments/status",
+                    "replicasets",
+                    "replicasets/scale",
+                    "replicasets/status",
+                    "statefulsets",
+                    "statefulsets/scale",
+                    "statefulsets/status",
                 ],
             ),
         ],
@@ -286,7 +374,8 @@ mod tests {
     fn edit_holds_what_view_holds() {
         let roles = cluster_roles();
         let rules = |name: &str| {
-            let role = roles.iter().find(|r| r.get(k::METADATA).get(k::NAME).str() == name).expect("a default role");
+            let role =
+                roles.iter().find(|r| r.get(k::METADATA).get(k::NAME).str() == name).expect("a default role");
             role.get(k::RULES).items().map(|r| r.to_json()).collect::<Vec<_>>()
         };
         let edit = rules("edit");

@@ -1,7 +1,10 @@
 //! JSON. Source: RFC 8259. Untrusted input is bounded in depth and size; a repeated name keeps its last value,
 //! as Go's decoder does, and is reported.
 
-use crate::doc::{Builder, Doc, Kind, Ref, TAG_ARRAY, TAG_CLEAN, TAG_FALSE, TAG_NULL, TAG_NUMBER, TAG_OBJECT, TAG_STRING, TAG_TRUE, TEXT_BYTES_MAX};
+use crate::doc::{
+    Builder, Doc, Kind, Ref, TAG_ARRAY, TAG_CLEAN, TAG_FALSE, TAG_NULL, TAG_NUMBER, TAG_OBJECT, TAG_STRING,
+    TAG_TRUE, TEXT_BYTES_MAX,
+};
 
 /// How deep lists and objects may lie in each other.
 pub const DEPTH_MAX: usize = 512;

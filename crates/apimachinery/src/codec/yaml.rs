@@ -38,14 +38,16 @@ pub fn parse(text: &[u8]) -> Result<Parsed, YamlError> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(JsonError::TooLarge.into());
     }
-    let text = std::str::from_utf8(text).map_err(|_| YamlError::Syntax("control characters are not allowed".into()))?;
+    let text = std::str::from_utf8(text)
+        .map_err(|_| YamlError::Syntax("control characters are not allowed".into()))?;
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: json::DEPTH_MAX, max_nodes: NODES_MAX, max_documents: 1 },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPEATED_MAX },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         legacy_octal_numbers: true,
     };
-    let Json(out) = serde_saphyr::from_str_with_options(text, options).map_err(|e| YamlError::Syntax(first_line(&e.to_string())))?;
+    let Json(out) = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|e| YamlError::Syntax(first_line(&e.to_string())))?;
     Ok(json::parse(out)?)
 }
 
@@ -185,7 +187,10 @@ mod tests {
             ("a: |\n  x\n  y\nb: >-\n  c\n  d\n", r#"{"a":"x\ny\n","b":"c d"}"#),
             ("base: &b {x: 1}\nc:\n  <<: *b\n  z: 2\n", r#"{"base":{"x":1},"c":{"z":2,"x":1}}"#),
             ("{\"a\": [{}, []]}", r#"{"a":[{},[]]}"#),
-            ("a: 10Gi\nb: 2026-01-01T00:00:00Z\nc: \"1\"\nd: 1e3\n", r#"{"a":"10Gi","b":"2026-01-01T00:00:00Z","c":"1","d":1000}"#),
+            (
+                "a: 10Gi\nb: 2026-01-01T00:00:00Z\nc: \"1\"\nd: 1e3\n",
+                r#"{"a":"10Gi","b":"2026-01-01T00:00:00Z","c":"1","d":1000}"#,
+            ),
             ("---\na: b\n", r#"{"a":"b"}"#),
             ("a: -5\nb: 9007199254740993\nc:\n", r#"{"a":-5,"b":9007199254740993,"c":null}"#),
         ];

@@ -27,7 +27,9 @@ pub enum JsonPatchError {
 /// [`JsonPatchError`] for a malformed patch, a path that leads nowhere, or a `test` that does not hold.
 pub fn apply(target: &Doc, patch: Ref<'_>) -> Result<Doc, JsonPatchError> {
     if !patch.is_array() {
-        return Err(JsonPatchError::Malformed("json: cannot unmarshal object into Go value of type jsonpatch.Patch".into()));
+        return Err(JsonPatchError::Malformed(
+            "json: cannot unmarshal object into Go value of type jsonpatch.Patch".into(),
+        ));
     }
     if patch.len() > OPERATIONS_MAX {
         return Err(JsonPatchError::TooMany(patch.len()));
@@ -54,14 +56,20 @@ fn apply_one(doc: &mut Doc, operation: Ref<'_>) -> Result<(), JsonPatchError> {
         }
         "test" => {
             let have = find(doc.root(), path).unwrap_or_default();
-            if have.same(value) { Ok(()) } else { Err(JsonPatchError::Failed(format!("testing value {path} failed"))) }
+            if have.same(value) {
+                Ok(())
+            } else {
+                Err(JsonPatchError::Failed(format!("testing value {path} failed")))
+            }
         }
         "move" | "copy" => {
             let from = operation.get(k::FROM).str();
             let Some(value) = find(doc.root(), from).map(Ref::to_doc) else { return Err(missing(op, from)) };
             if op == "move" {
                 if path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
-                    return Err(JsonPatchError::Failed(format!("move operation does not apply: {path} lies within {from}")));
+                    return Err(JsonPatchError::Failed(format!(
+                        "move operation does not apply: {path} lies within {from}"
+                    )));
                 }
                 remove(doc, from)?;
             }
@@ -72,7 +80,9 @@ fn apply_one(doc: &mut Doc, operation: Ref<'_>) -> Result<(), JsonPatchError> {
 }
 
 fn missing(op: &str, path: &str) -> JsonPatchError {
-    JsonPatchError::Failed(format!("{op} operation does not apply: doc is missing path: {path}: missing value"))
+    JsonPatchError::Failed(format!(
+        "{op} operation does not apply: doc is missing path: {path}: missing value"
+    ))
 }
 
 /// Splits a pointer into its parent and its last step, unescaped.
@@ -86,7 +96,8 @@ fn unescape(step: &str) -> String {
 }
 
 fn index(step: &str) -> Option<usize> {
-    let plain = step == "0" || (!step.starts_with('0') && !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()));
+    let plain = step == "0"
+        || (!step.starts_with('0') && !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()));
     if plain { step.parse().ok() } else { None }
 }
 
@@ -131,7 +142,9 @@ fn add(doc: &mut Doc, path: &str, value: Ref<'_>) -> Result<(), JsonPatchError> 
             at.insert(i, value);
             Ok(())
         }
-        _ => Err(JsonPatchError::Failed(format!("add operation does not apply: doc is missing path: {path}: invalid index referenced"))),
+        _ => Err(JsonPatchError::Failed(format!(
+            "add operation does not apply: doc is missing path: {path}: invalid index referenced"
+        ))),
     }
 }
 
@@ -161,23 +174,57 @@ mod tests {
     #[test]
     fn operations_apply_or_say_why_not() {
         let cases = [
-            (r#"{"a":1}"#, r#"[{"op":"add","path":"/b","value":{"c":null}}]"#, Ok(r#"{"a":1,"b":{"c":null}}"#)),
-            (r#"{"a":[1,3]}"#, r#"[{"op":"add","path":"/a/1","value":2},{"op":"add","path":"/a/-","value":4}]"#, Ok(r#"{"a":[1,2,3,4]}"#)),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"add","path":"/b","value":{"c":null}}]"#,
+                Ok(r#"{"a":1,"b":{"c":null}}"#),
+            ),
+            (
+                r#"{"a":[1,3]}"#,
+                r#"[{"op":"add","path":"/a/1","value":2},{"op":"add","path":"/a/-","value":4}]"#,
+                Ok(r#"{"a":[1,2,3,4]}"#),
+            ),
             (r#"{"a":[1,2]}"#, r#"[{"op":"remove","path":"/a/0"}]"#, Ok(r#"{"a":[2]}"#)),
-            (r#"{"a/b":{"m~n":1}}"#, r#"[{"op":"replace","path":"/a~1b/m~0n","value":2}]"#, Ok(r#"{"a/b":{"m~n":2}}"#)),
+            (
+                r#"{"a/b":{"m~n":1}}"#,
+                r#"[{"op":"replace","path":"/a~1b/m~0n","value":2}]"#,
+                Ok(r#"{"a/b":{"m~n":2}}"#),
+            ),
             (r#"{"a":{"x":1}}"#, r#"[{"op":"move","from":"/a/x","path":"/y"}]"#, Ok(r#"{"a":{},"y":1}"#)),
-            (r#"{"a":{"x":1}}"#, r#"[{"op":"copy","from":"/a","path":"/b"},{"op":"test","path":"/b/x","value":1.0}]"#, Ok(r#"{"a":{"x":1},"b":{"x":1}}"#)),
+            (
+                r#"{"a":{"x":1}}"#,
+                r#"[{"op":"copy","from":"/a","path":"/b"},{"op":"test","path":"/b/x","value":1.0}]"#,
+                Ok(r#"{"a":{"x":1},"b":{"x":1}}"#),
+            ),
             (r#"{"a":1}"#, r#"[{"op":"test","path":"/a","value":2}]"#, Err("testing value /a failed")),
-            (r#"{"a":1}"#, r#"[{"op":"remove","path":"/b"}]"#, Err("remove operation does not apply: doc is missing path: /b: missing value")),
-            (r#"{"a":1}"#, r#"[{"op":"add","path":"/b/c","value":1}]"#, Err("add operation does not apply: doc is missing path: /b/c: missing value")),
-            (r#"{"a":[]}"#, r#"[{"op":"add","path":"/a/1","value":1}]"#, Err("add operation does not apply: doc is missing path: /a/1: invalid index referenced")),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"remove","path":"/b"}]"#,
+                Err("remove operation does not apply: doc is missing path: /b: missing value"),
+            ),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"add","path":"/b/c","value":1}]"#,
+                Err("add operation does not apply: doc is missing path: /b/c: missing value"),
+            ),
+            (
+                r#"{"a":[]}"#,
+                r#"[{"op":"add","path":"/a/1","value":1}]"#,
+                Err("add operation does not apply: doc is missing path: /a/1: invalid index referenced"),
+            ),
             (r#"{"a":1}"#, r#"[{"op":"replace","path":"","value":{"b":1}}]"#, Ok(r#"{"b":1}"#)),
-            (r#"{"a":{}}"#, r#"[{"op":"move","from":"/a","path":"/a/b"}]"#, Err("move operation does not apply: /a/b lies within /a")),
+            (
+                r#"{"a":{}}"#,
+                r#"[{"op":"move","from":"/a","path":"/a/b"}]"#,
+                Err("move operation does not apply: /a/b lies within /a"),
+            ),
             (r#"{"a":1}"#, r#"[{"op":"frob","path":"/a"}]"#, Err("Unexpected kind: frob")),
         ];
         for (target, patch, expected) in cases {
             let doc = |text: &str| json::parse(text).expect("test JSON").doc;
-            let out = apply(&doc(target), doc(patch).root()).map(|d| String::from_utf8(d.to_json()).expect("UTF-8")).map_err(|e| e.to_string());
+            let out = apply(&doc(target), doc(patch).root())
+                .map(|d| String::from_utf8(d.to_json()).expect("UTF-8"))
+                .map_err(|e| e.to_string());
             assert_eq!(out.as_deref().map_err(String::as_str), expected, "{target} + {patch}");
         }
     }
