@@ -2,6 +2,9 @@
 //!
 //! Upstream: k8s.io/apiserver/pkg/authentication/request/{union,anonymous}.
 
+pub mod service_account;
+pub mod x509;
+
 use apimachinery::call::{BoxFuture, User, Who};
 use apimachinery::{Call, Status};
 
@@ -39,9 +42,5 @@ pub async fn authenticate(all: &[Box<dyn Authenticator>], call: &Call) -> Result
 
 /// Who shows no credentials.
 pub fn anonymous() -> User {
-    User {
-        name: "system:anonymous".into(),
-        groups: vec!["system:unauthenticated".into()],
-        ..User::default()
-    }
+    User { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()], ..User::default() }
 }

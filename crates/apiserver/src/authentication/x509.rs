@@ -5,8 +5,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use apimachinery::Status;
-use apimachinery::call::User;
+use apimachinery::call::{BoxFuture, User, Who};
+use apimachinery::{Call, Status};
 use base::hash::Map;
 use bytes::Bytes;
 use rustls::RootCertStore;
@@ -16,6 +16,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
 
+use super::Authenticator;
+
 /// How many certificates are remembered.
 const REMEMBERED_MAX: usize = 4096;
 
@@ -24,6 +26,15 @@ pub struct X509 {
     verifier: Arc<dyn ClientCertVerifier>,
     // Invariant: only certificates whose chain was verified; dates are checked at every use.
     known: Mutex<Map<[u8; 32], Known>>,
+}
+
+impl Authenticator for X509 {
+    fn authenticate<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Option<User>, Status>> {
+        Box::pin(async move {
+            let Who::Presented { certificates, .. } = &call.who else { return Ok(None) };
+            Ok(self.user(certificates)?.map(|user| User::clone(&user)))
+        })
+    }
 }
 
 #[derive(Clone)]
@@ -41,7 +52,9 @@ impl X509 {
     pub fn new(ca_pem: &str) -> Result<X509, rustls::Error> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-            roots.add(certificate.map_err(|err| rustls::Error::General(format!("client authority: {err}")))?)?;
+            roots.add(
+                certificate.map_err(|err| rustls::Error::General(format!("client authority: {err}")))?,
+            )?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
@@ -79,7 +92,8 @@ impl X509 {
 
     fn verify(&self, leaf: &Bytes, intermediates: &[Bytes], now: i64) -> Result<Known, Status> {
         let leaf_der = CertificateDer::from(leaf.as_ref());
-        let others: Vec<CertificateDer<'_>> = intermediates.iter().map(|c| CertificateDer::from(c.as_ref())).collect();
+        let others: Vec<CertificateDer<'_>> =
+            intermediates.iter().map(|c| CertificateDer::from(c.as_ref())).collect();
         let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(now).unwrap_or(0)));
         if let Err(err) = self.verifier.verify_client_cert(&leaf_der, &others, at) {
             tracing::debug!(%err, "client certificate refused");
@@ -97,8 +111,15 @@ impl X509 {
         let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
         let mut user = User::new(&name, &groups);
         let credential: String = Sha256::digest(leaf).iter().map(|b| format!("{b:02x}")).collect();
-        user.extra.push(("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={credential}")]));
+        user.extra.push((
+            "authentication.kubernetes.io/credential-id".into(),
+            vec![format!("X509SHA256={credential}")],
+        ));
         let validity = parsed.validity();
-        Ok(Known { user: Arc::new(user), from: validity.not_before.timestamp(), until: validity.not_after.timestamp() })
+        Ok(Known {
+            user: Arc::new(user),
+            from: validity.not_before.timestamp(),
+            until: validity.not_after.timestamp(),
+        })
     }
 }

@@ -1,0 +1,178 @@
+//! Questions about who somebody is and what they may do.
+//!
+//! Upstream: pkg/registry/{authentication,authorization}.
+
+use std::sync::Arc;
+
+use api::Kind;
+use apimachinery::call::{BoxFuture, User};
+use apimachinery::{Doc, Ref, Reply, Status, doc, k};
+
+use super::{asked, created};
+use crate::authentication::service_account::ServiceAccounts;
+use crate::authorization::rbac::{Rbac, Rule};
+use crate::authorization::{Attributes, Decision, decide};
+use crate::{Connect, Request};
+
+const AUTHENTICATION: &str = "authentication.k8s.io";
+const AUTHORIZATION: &str = "authorization.k8s.io";
+
+/// Answers TokenReviews, the access reviews, rules reviews and SelfSubjectReviews.
+pub struct Reviews {
+    /// Judges tokens.
+    pub accounts: Arc<ServiceAccounts>,
+    /// Lists rules.
+    pub rbac: Arc<Rbac>,
+}
+
+impl Connect for Reviews {
+    fn serves(&self, kind: &Kind, subresource: &str) -> bool {
+        let group = kind.storage.group.as_ref();
+        subresource.is_empty() && matches!(group, AUTHENTICATION | AUTHORIZATION)
+    }
+
+    fn answer(&self, request: Request) -> BoxFuture<'static, Reply> {
+        let (accounts, rbac) = (Arc::clone(&self.accounts), Arc::clone(&self.rbac));
+        Box::pin(async move {
+            let answered = match request.kind.kind.as_ref() {
+                "TokenReview" => token(&request, &accounts),
+                "SelfSubjectReview" => self_subject(&request),
+                "SelfSubjectRulesReview" => rules(&request, &rbac),
+                "SelfSubjectAccessReview" => access(&request, true),
+                "SubjectAccessReview" | "LocalSubjectAccessReview" => access(&request, false),
+                _ => Err(Status::unknown_path()),
+            };
+            answered.map_or_else(Reply::Status, created)
+        })
+    }
+}
+
+fn review(request: &Request, group: &'static str) -> Result<Doc, Status> {
+    let mut out = asked(request, group, &request.gv().version, &request.kind.kind)?;
+    out.edit().set(k::KIND, request.kind.kind.as_ref()).set(k::API_VERSION, request.gv().to_string());
+    Ok(out)
+}
+
+fn describe(user: &User) -> Doc {
+    let mut out = doc!({ "username": user.name });
+    if !user.uid.is_empty() {
+        out.edit().set(k::UID, &user.uid);
+    }
+    if !user.groups.is_empty() {
+        out.edit().set("groups", user.groups.clone());
+    }
+    for (key, values) in &user.extra {
+        out.edit().at("extra").set(key, values.clone());
+    }
+    out
+}
+
+fn token(request: &Request, accounts: &ServiceAccounts) -> Result<Doc, Status> {
+    let mut out = review(request, AUTHENTICATION)?;
+    let spec = out.get(k::SPEC);
+    let audiences: Vec<String> = spec.get("audiences").items().map(|a| a.str().to_owned()).collect();
+    let status = match accounts.user(spec.get("token").str(), &audiences) {
+        Ok(Some(user)) => {
+            let mut status = doc!({ "authenticated": true });
+            status.edit().set("user", describe(&user));
+            if !audiences.is_empty() {
+                status.edit().set("audiences", audiences);
+            }
+            status
+        }
+        Ok(None) => doc!({ "user": {} }),
+        Err(_) => doc!({ "user": {}, "error": "[invalid bearer token, service account token is not valid]" }),
+    };
+    out.edit().set(k::STATUS, status);
+    Ok(out)
+}
+
+fn self_subject(request: &Request) -> Result<Doc, Status> {
+    let mut out = doc!({ "kind": request.kind.kind, "apiVersion": request.gv().to_string(), "metadata": { "creationTimestamp": null } });
+    out.edit().at(k::STATUS).set("userInfo", describe(&request.user));
+    Ok(out)
+}
+
+fn access(request: &Request, own: bool) -> Result<Doc, Status> {
+    let mut out = review(request, AUTHORIZATION)?;
+    let spec = out.get(k::SPEC);
+    let user = if own { User::clone(&request.user) } else { subject(spec)? };
+    let status = match decide(&request.api.authorization, &attributes(spec, &user)?) {
+        Decision::Allow(why) => doc!({ "allowed": true, "reason": why }),
+        Decision::Deny(why) => doc!({ "allowed": false, "denied": true, "reason": why }),
+        Decision::NoOpinion(why) if why.is_empty() => doc!({ "allowed": false }),
+        Decision::NoOpinion(why) => doc!({ "allowed": false, "reason": why }),
+    };
+    out.edit().set(k::STATUS, status);
+    Ok(out)
+}
+
+fn subject(spec: Ref<'_>) -> Result<User, Status> {
+    let groups: Vec<String> = spec.get("groups").items().map(|g| g.str().to_owned()).collect();
+    let name = spec.get(k::USER).str();
+    if name.is_empty() && groups.is_empty() {
+        return Err(Status::bad_request("at least one of spec.user or spec.groups must be specified"));
+    }
+    let extra = spec
+        .get("extra")
+        .entries()
+        .map(|(key, values)| (key.to_owned(), values.items().map(|v| v.str().to_owned()).collect()));
+    Ok(User { name: name.to_owned(), uid: spec.get(k::UID).str().to_owned(), groups, extra: extra.collect() })
+}
+
+fn attributes<'a>(spec: Ref<'a>, user: &'a User) -> Result<Attributes<'a>, Status> {
+    let (resource, path) = (spec.get("resourceAttributes"), spec.get("nonResourceAttributes"));
+    if resource.is_set() == path.is_set() {
+        return Err(Status::bad_request(
+            "exactly one of spec.resourceAttributes and spec.nonResourceAttributes must be specified",
+        ));
+    }
+    if path.is_set() {
+        let (verb, path) = (path.get("verb").str(), path.get(k::PATH).str());
+        return Ok(Attributes {
+            user,
+            verb,
+            group: "",
+            version: "",
+            resource: "",
+            subresource: "",
+            namespace: "",
+            name: "",
+            path,
+        });
+    }
+    Ok(Attributes {
+        user,
+        verb: resource.get("verb").str(),
+        group: resource.get(k::GROUP).str(),
+        version: resource.get(k::VERSION).str(),
+        resource: resource.get(k::RESOURCE).str(),
+        subresource: resource.get("subresource").str(),
+        namespace: resource.get(k::NAMESPACE).str(),
+        name: resource.get(k::NAME).str(),
+        path: "",
+    })
+}
+
+fn rules(request: &Request, rbac: &Rbac) -> Result<Doc, Status> {
+    let mut out = review(request, AUTHORIZATION)?;
+    let namespace = out.get(k::SPEC).get(k::NAMESPACE).str().to_owned();
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    let all = rbac.rules_for(&request.user, &namespace);
+    let mut status = doc!({ "resourceRules": [], "nonResourceRules": [], "incomplete": false });
+    for Rule { verbs, groups, resources, names, paths } in all {
+        if paths.is_empty() {
+            let mut rule = doc!({ "verbs": verbs, "apiGroups": groups, "resources": resources });
+            if !names.is_empty() {
+                rule.edit().set("resourceNames", names);
+            }
+            status.edit().list("resourceRules").push(rule);
+        } else {
+            status.edit().list("nonResourceRules").push(doc!({ "verbs": verbs, "nonResourceURLs": paths }));
+        }
+    }
+    out.edit().set(k::STATUS, status);
+    Ok(out)
+}
