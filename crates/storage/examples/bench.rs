@@ -74,7 +74,7 @@ async fn run(dir: &std::path::Path) {
     let start = instant();
     let mut gets = 0;
     while start.elapsed() < Duration::from_secs(1) {
-        let key = format!("/registry/pods/namespace/pod-{}", gets % all.min(KEYS));
+        let key = format!("/registry/pods/namespace/pod-{}", gets % WRITERS);
         assert_eq!(engine.range(Range::key(key)).await.expect("a read").count, 1);
         gets += 1;
     }

@@ -268,8 +268,8 @@ async fn lives(seed: u64) -> (u64, u64) {
 }
 
 #[test]
-fn thousands_of_lives() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1000);
+fn lives_with_sudden_ends() {
+    let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(300);
     let first = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(0);
     let (mut revisions, mut lost) = (0, 0);
     for seed in first..first + seeds {
