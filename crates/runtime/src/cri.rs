@@ -428,7 +428,8 @@ pub enum ContainerState {
     Running,
     /// It has ended.
     Exited,
-    /// Its sandbox's process died while it ran; what became of it cannot be known.
+    /// The engine cannot tell. The embedded one always can: a container whose sandbox's process died is killed
+    /// and Exited, with code 255 and reason `Unknown`.
     Unknown,
 }
 
@@ -532,7 +533,7 @@ pub struct ContainerEvent {
 pub enum RuntimeEvent {
     /// A container changed.
     Container(ContainerEvent),
-    /// A sandbox's process died without being asked; its containers are Unknown.
+    /// A sandbox's process died without being asked; its containers have been killed.
     SandboxLost(SandboxId),
     /// The listener was too slow and changes were dropped: list again.
     Missed,

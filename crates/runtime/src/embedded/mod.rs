@@ -87,8 +87,6 @@ pub struct Inner {
     sandboxes: Mutex<BTreeMap<SandboxId, Arc<Sandbox>>>,
     /// Who is told of changes.
     pub events: EventSender,
-    /// Read by whoever starts a shim, written by whoever removes the group that all shims are in.
-    shim_group: tokio::sync::RwLock<()>,
 }
 
 impl Embedded {
@@ -114,7 +112,6 @@ impl Embedded {
             options,
             sandboxes: Mutex::default(),
             events: EventSender::default(),
-            shim_group: tokio::sync::RwLock::default(),
         });
         inner.recover().await?;
         Ok(Embedded(inner))
@@ -225,7 +222,6 @@ impl Inner {
     }
 
     async fn make_sandbox(self: &Arc<Self>, id: &SandboxId, config: PodSandboxConfig) -> Result<()> {
-        let _group = self.shim_group.read().await;
         let (inner, id_) = (Arc::clone(self), id.clone());
         let state = base::task::blocking(move || inner.launch(&id_, config)).await?;
         let sandbox = Sandbox::new(self, state);
@@ -263,16 +259,12 @@ impl Inner {
             shm,
             hostname_file,
             cgroup_root: self.options.cgroup_root.clone(),
-            shim_cgroup: SHIM_GROUP.to_owned(),
+            shim_cgroup: shim_group(id),
             rotation: self.options.log_rotation,
         };
         let state = State { version: VERSION, sandbox, stopped: false, containers: BTreeMap::new() };
         sandbox::save(&dir, &state)?;
-        let pid = crate::shim::launch(&self.options.shim_exe, &self.options.shim_args, &dir)?;
-        if own_network {
-            namespaces::pin_network(pid, &run_dir.join("netns"))
-                .map_err(Error::io("pin the network namespace"))?;
-        }
+        crate::shim::launch(&self.options.shim_exe, &self.options.shim_args, &dir)?;
         Ok(state)
     }
 
@@ -306,18 +298,9 @@ impl Inner {
         let state =
             base::task::blocking(move || inner.destroy(&state.sandbox.id, Some(&state)).map(|()| state))
                 .await?;
-        let last = {
-            let mut all = self.lock();
-            all.remove(&id);
-            all.is_empty()
-        };
+        self.lock().remove(&id);
         for container in state.containers.values() {
             sandbox.tell(container, ContainerEventType::Deleted);
-        }
-        if last && let Ok(_group) = self.shim_group.try_write() {
-            let inner = Arc::clone(&self);
-            let removed = base::task::blocking(move || inner.cgroups.remove(SHIM_GROUP)).await;
-            removed.map_err(Error::io("remove the shims' control group"))?;
         }
         Ok(())
     }
@@ -325,10 +308,22 @@ impl Inner {
     /// Takes away everything of a sandbox whose shim is gone or never was. Blocking.
     fn destroy(&self, id: &SandboxId, state: Option<&State>) -> Result<()> {
         let (dir, run_dir) = (self.sandbox_dir(id), self.run_dir(id));
+        let mut groups = vec![shim_group(id)];
         if let Some(state) = state {
+            groups.extend(state.containers.values().map(|r| r.spec.cgroup.clone()));
+            // A pod's next sandbox, if it has one by now, is in the same group.
             let group = &state.sandbox.config.linux.cgroup_parent;
-            self.cgroups.kill(group).map_err(Error::io("kill the pod's control group"))?;
-            self.cgroups.remove(group).map_err(Error::io("remove the pod's control group"))?;
+            if !self
+                .lock()
+                .values()
+                .any(|s| s.id != *id && s.state().sandbox.config.linux.cgroup_parent == *group)
+            {
+                groups.push(group.clone());
+            }
+        }
+        for group in groups {
+            self.cgroups.kill(&group).map_err(Error::io(format!("kill control group {group}")))?;
+            self.cgroups.remove(&group).map_err(Error::io(format!("remove control group {group}")))?;
         }
         for mount in ["netns", "shm"] {
             namespaces::unmount_all(&run_dir.join(mount)).map_err(Error::io(format!("unmount {mount}")))?;
@@ -543,8 +538,10 @@ impl Runtime for Embedded {
     }
 }
 
-/// The group that shims are in.
-const SHIM_GROUP: &str = "/shims";
+/// A shim's own group, so that one that does not answer can be ended without knowing its process.
+fn shim_group(id: &SandboxId) -> String {
+    format!("/shims/{id}")
+}
 
 /// Runs a call to its end even if its caller stops waiting: half a sandbox would be nobody's.
 async fn to_the_end<T: Send + 'static>(call: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {

@@ -7,7 +7,7 @@ use base::time::Timestamp;
 
 use super::Inner;
 use super::client::{CallError, Client, Listener};
-use crate::linux::write_atomically;
+use crate::linux::{namespaces, write_atomically};
 use crate::shim::protocol::{Call, ContainerRecord, Failure, Reply, STATE_FILE, State, now};
 use crate::{
     ContainerEvent, ContainerEventType, ContainerId, ContainerState, ContainerStatus, Error, NamespaceMode,
@@ -50,10 +50,11 @@ impl Sandbox {
         })
     }
 
-    /// Connects to the shim and learns all it knows.
+    /// Connects to the shim and learns all it knows. Makes sure that its network namespace is pinned: the
+    /// engine that started it may have died before, or lived among other mounts.
     ///
     /// # Errors
-    /// When no shim listens, or it speaks another version.
+    /// When no shim listens, it speaks another version, or the namespace cannot be pinned.
     pub async fn attach(self: &Arc<Self>) -> Result<()> {
         let socket = self.state().sandbox.socket;
         let listener = Arc::new(Ears(Arc::downgrade(self)));
@@ -61,7 +62,15 @@ impl Sandbox {
             .await
             .map_err(|e| Error::ShimGone { id: self.id.to_string(), message: e.to_string() })?;
         let version = crate::shim::protocol::VERSION;
-        client.call(Call::Hello { version }).await.map_err(|e| self.error(e, None))?;
+        let (reply, _) = client.call(Call::Hello { version }).await.map_err(|e| self.error(e, None))?;
+        let Reply::Hello { pid, state } = reply else {
+            return Err(Error::Shim { message: "it answered something else than was asked".to_owned() });
+        };
+        if state.sandbox.config.linux.namespace_options.network == NamespaceMode::Pod {
+            let path = self.run_dir.join("netns");
+            let pinned = base::task::blocking(move || namespaces::pin_network(pid, &path)).await;
+            pinned.map_err(Error::io("pin the network namespace"))?;
+        }
         // Only one attach ever runs for a sandbox.
         assert!(self.client.set(client).is_ok(), "a sandbox is attached once");
         Ok(())
@@ -190,6 +199,10 @@ impl Sandbox {
             return;
         }
         view.alive = false;
+        // One that does not answer must not go on either.
+        if let Err(e) = engine.cgroups.kill(&view.state.sandbox.shim_cgroup) {
+            tracing::error!(sandbox = %self.id, error = %e, "shim not killed");
+        }
         for record in view.state.containers.values_mut().filter(|r| r.state == ContainerState::Running) {
             let killed = engine.cgroups.kill(&record.spec.cgroup);
             if let Err(e) = killed.and_then(|()| engine.cgroups.remove(&record.spec.cgroup)) {

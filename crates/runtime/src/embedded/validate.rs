@@ -68,6 +68,10 @@ pub fn container(config: &ContainerConfig) -> Result<()> {
         if mount.container_path.parent().is_none() {
             return invalid("mounts.container_path", "must not be the root");
         }
+        if mount.container_path.starts_with("/proc") {
+            // What hides and protects parts of it could be walked around.
+            return invalid("mounts.container_path", "must not be in /proc");
+        }
         if !mount.host_path.is_absolute() {
             return invalid("mounts.host_path", "must be absolute");
         }

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -51,13 +52,20 @@ pub fn sysctl_is_namespaced(name: &str, config: &LinuxPodSandboxConfig) -> bool 
         || (name.starts_with("net.") && options.network == NamespaceMode::Pod)
 }
 
-/// Makes `path` keep the network namespace of `pid` alive and enterable.
+/// Makes `path` keep the network namespace of `pid` alive and enterable, if it does not already.
 ///
 /// # Errors
 /// When the file cannot be made or the mount is refused.
 pub fn pin_network(pid: i32, path: &Path) -> io::Result<()> {
+    let namespace = format!("/proc/{pid}/ns/net");
+    let identity = |m: fs::Metadata| (m.dev(), m.ino());
+    let wanted = identity(fs::metadata(&namespace)?);
+    if fs::metadata(path).is_ok_and(|m| identity(m) == wanted) {
+        return Ok(());
+    }
+    unmount_all(path)?;
     drop(fs::File::create(path)?);
-    Ok(rustix::mount::mount_bind(format!("/proc/{pid}/ns/net"), path)?)
+    Ok(rustix::mount::mount_bind(namespace, path)?)
 }
 
 /// Mounts the memory that a pod's containers share, of `size` bytes.

@@ -201,6 +201,12 @@ impl Rootfs<'_> {
         options: &[(&str, &OsStr)],
         attributes: u64,
     ) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        if let Ok(existing) = super::mounts::open_in(root, Path::new(at), flags)
+            && FileType::from_raw_mode(rustix::fs::fstat(&existing)?.st_mode) != FileType::Directory
+        {
+            return Err(io::Error::other(format!("{at} is no directory in the image")));
+        }
         let place = place(root, Path::new(at), Place::Directory)?;
         attach(&new_filesystem(kind, options, attributes)?, &place)
     }

@@ -21,13 +21,13 @@ use crate::linux::mounts;
 /// The argument that marks the second stage.
 const SECOND_STAGE: &str = "--detached";
 /// What the shim says on its standard output when it listens; anything else there is an error.
-const READY: &str = "ready ";
+const READY: &str = "ready";
 
-/// Starts a shim for the sandbox in `dir` and waits until it listens. Blocking. Gives its process id.
+/// Starts a shim for the sandbox in `dir` and waits until it listens. Blocking.
 ///
 /// # Errors
 /// [`Error::Shim`] with what the shim said before it died.
-pub fn spawn(exe: &Path, args: &[OsString], dir: &Path) -> Result<i32, Error> {
+pub fn spawn(exe: &Path, args: &[OsString], dir: &Path) -> Result<(), Error> {
     let log = dir.join("shim.log");
     let stderr = File::create(&log).map_err(Error::io(format!("create {}", log.display())))?;
     let mut child = Command::new(exe)
@@ -43,13 +43,11 @@ pub fn spawn(exe: &Path, args: &[OsString], dir: &Path) -> Result<i32, Error> {
     let mut stdout = child.stdout.take().expect("it was asked for");
     stdout.read_to_string(&mut said).map_err(Error::io("read from shim"))?;
     child.wait().map_err(Error::io("wait for shim"))?;
-    match said.strip_prefix(READY).and_then(|pid| pid.trim().parse().ok()) {
-        Some(pid) => Ok(pid),
-        None => {
-            let log = fs::read_to_string(&log).unwrap_or_default();
-            Err(Error::Shim { message: format!("it did not start: {} {}", said.trim(), log.trim()) })
-        }
+    if said.starts_with(READY) {
+        return Ok(());
     }
+    let log = fs::read_to_string(&log).unwrap_or_default();
+    Err(Error::Shim { message: format!("it did not start: {} {}", said.trim(), log.trim()) })
 }
 
 /// The whole life of a shim process: call this first thing in `main`, before any thread exists, when the
@@ -59,9 +57,9 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ! {
     let code = match args.as_slice() {
         [dir] => first_stage(Path::new(dir)),
         [marker, dir] if marker == SECOND_STAGE => {
-            let ready = |pid: i32| {
+            let ready = || {
                 let mut out = io::stdout();
-                let said = writeln!(out, "{READY}{pid}").and_then(|()| out.flush());
+                let said = writeln!(out, "{READY}").and_then(|()| out.flush());
                 // From here on the engine waits no more; it reads to the end of the pipe.
                 said.and_then(|()| close_stdout())
             };

@@ -133,7 +133,7 @@ pub struct SandboxSpec {
     pub hostname_file: Option<PathBuf>,
     /// The prefix of all groups.
     pub cgroup_root: String,
-    /// The group that shims are in.
+    /// The shim's own group.
     pub shim_cgroup: String,
     /// When logs are rotated.
     pub rotation: LogRotation,

@@ -40,9 +40,9 @@ const EXIT_CODE_NOT_STARTED: i32 = 128;
 ///
 /// # Errors
 /// When the sandbox cannot be made. Afterwards errors end single requests, never the shim.
-pub fn run(dir: &Path, ready: impl FnOnce(i32) -> io::Result<()>) -> io::Result<()> {
+pub fn run(dir: &Path, ready: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut shim = Shim::start(dir)?;
-    ready(i32::try_from(std::process::id()).map_err(io::Error::other)?)?;
+    ready()?;
     while !(shim.shutdown && shim.connections.values().all(|c| c.output.is_empty())) {
         shim.turn()?;
     }
@@ -365,7 +365,10 @@ impl Shim {
     fn stop_sandbox(&mut self) -> Result<Reply, Failure> {
         self.state.stopped = true;
         self.save().map_err(|e| Failure::Other(e.to_string()))?;
-        for id in self.running.keys().cloned().collect::<Vec<_>>() {
+        let ids: Vec<_> = self.running.keys().cloned().collect();
+        // All at once first, so that none waits for another's end.
+        ids.iter().for_each(|id| self.kill(id));
+        for id in ids {
             self.kill_and_wait(&id);
         }
         Ok(Reply::Done)

@@ -306,6 +306,19 @@ async fn the_hosts_namespaces_when_asked_for() {
 }
 
 #[tokio::test]
+async fn a_pods_next_sandbox_outlives_its_last() {
+    on_a_node!(node, sandbox);
+    let next = node.sandbox().await;
+    let id = node.start(&next, shell("echo up; while :; do sleep 1000; done")).await;
+    node.logged(&id, "up").await;
+    node.engine().remove_pod_sandbox(&sandbox).await.expect("remove");
+    assert_eq!(node.engine().container_status(&id).await.expect("status").state, ContainerState::Running);
+    let echo = node.engine().exec_sync(&id, vec!["echo".into(), "x".into()], Duration::ZERO).await;
+    assert_eq!(echo.expect("exec").stdout, b"x\n");
+    node.finish().await;
+}
+
+#[tokio::test]
 async fn many_at_once() {
     on_a_node!(node, sandbox);
     let runs = (0..40).map(|i| {

@@ -29,6 +29,8 @@ async fn a_new_engine_finds_everything() {
 
     // As kill -9 would: connections end, nothing is said.
     node.engine = None;
+    let netns = node.pin(&sandbox);
+    rustix::mount::unmount(&netns, rustix::mount::UnmountFlags::DETACH).expect("unpin");
     fs::write(gate.join("a"), "").expect("write");
     let ended = async {
         while !gate.join("a-seen").exists() {
@@ -45,6 +47,8 @@ async fn a_new_engine_finds_everything() {
     assert_eq!(&now, then);
     let sandboxes = node.engine().list_pod_sandboxes().await.expect("list");
     assert_eq!((sandboxes.len(), sandboxes[0].state), (1, PodSandboxState::Ready));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    assert!(mounts.contains(netns.to_str().expect("text")), "its network is not pinned again");
     fs::write(gate.join("b"), "").expect("write");
     assert_eq!(node.ended(&goes_on).await.exit_code, 6);
     node.run(&sandbox, shell("true")).await;
@@ -131,6 +135,10 @@ async fn start_times() {
         let start = base::time::instant();
         node.engine().run_pod_sandbox(config).await.expect("run");
         sandboxes.push(start.elapsed());
+    }
+    for pid in shims(node.dir.path().to_str().expect("text")).into_iter().take(2) {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("memory");
+        println!("shim {}", rollup.lines().find(|l| l.starts_with("Pss:")).unwrap_or_default());
     }
     let first = (sandboxes[0], times[0]);
     times.sort();

@@ -82,6 +82,11 @@ impl Node {
         }
     }
 
+    /// Where a sandbox's network namespace is pinned.
+    pub fn pin(&self, sandbox: &SandboxId) -> PathBuf {
+        self.path("run").join(&sandbox.as_str()[..16]).join("netns")
+    }
+
     pub async fn sandbox(&self) -> SandboxId {
         self.engine().run_pod_sandbox(self.sandbox_config()).await.expect("run a sandbox")
     }
