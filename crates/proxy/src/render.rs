@@ -66,6 +66,14 @@ const REJECT: &str = "reject";
 pub fn render(services: &[ServicePort], local: &Local) -> Rules {
     let mut rules = Rules { tables: Vec::new(), udp: BTreeMap::new() };
     for ipv6 in [false, true] {
+        let ours = |address: &IpAddr| address.is_ipv6() == ipv6;
+        let used = local.pod_cidrs.iter().any(|c| c.is_ipv6() == ipv6)
+            || services.iter().any(|s| s.cluster_ips.iter().any(ours));
+        if !used {
+            // A family that nobody uses costs its packets nothing, and may be missing from the kernel.
+            rules.tables.push(Table::new(family(ipv6), table_name(&local.prefix)));
+            continue;
+        }
         let mut build = Build::new(ipv6, local);
         for service in services {
             build.service(service, &mut rules.udp);
@@ -77,7 +85,15 @@ pub fn render(services: &[ServicePort], local: &Local) -> Rules {
 
 /// The tables' names alone, for teardown.
 pub fn empty_tables(prefix: &str) -> Vec<Table> {
-    [Family::Ip, Family::Ip6].map(|family| Table::new(family, format!("{prefix}-proxy"))).to_vec()
+    [false, true].map(|ipv6| Table::new(family(ipv6), table_name(prefix))).to_vec()
+}
+
+fn family(ipv6: bool) -> Family {
+    if ipv6 { Family::Ip6 } else { Family::Ip }
+}
+
+fn table_name(prefix: &str) -> String {
+    format!("{prefix}-proxy")
 }
 
 /// Which chain serves a front: all fronts with these facts in common share one.
@@ -107,8 +123,7 @@ struct Build {
 
 impl Build {
     fn new(ipv6: bool, local: &Local) -> Build {
-        let family = if ipv6 { Family::Ip6 } else { Family::Ip };
-        let mut table = Table::new(family, format!("{}-proxy", local.prefix));
+        let mut table = Table::new(family(ipv6), table_name(&local.prefix));
         let address = if ipv6 { Type::Ipv6 } else { Type::Ipv4 };
         let (front, endpoint) = ([address, Type::Protocol, Type::Port], [address, Type::Port]);
         let mut set = |name: &str, key: &[&[Type]], value: ValueType| {
@@ -299,7 +314,7 @@ impl Build {
 
     /// Registers: client, front, the endpoint's id, endpoint. The first rule keeps a client's endpoint as long as
     /// the front has it; the second picks one and remembers it; the third serves when no more clients can be
-    /// remembered.
+    /// remembered. (`nft` 1.0.6 cannot print keys made of another map's value, and aborts; the kernel takes them.)
     fn balance_with_affinity(&self, balancer: &Balancer, seconds: u32) -> Vec<Vec<Expr>> {
         let words = self.words();
         let (id, endpoint) = (Reg(2 * words + 2), 2 * words + 3);

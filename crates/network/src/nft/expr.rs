@@ -359,7 +359,7 @@ mod tests {
         m.as_bytes().to_vec()
     }
 
-    /// Each row was compared with what the `nft` program sends for the rule in its comment.
+    /// Each row is the attribute list of the rule in its comment, in the kernel's documented form.
     #[test]
     #[rustfmt::skip]
     fn expressions_byte_by_byte() {

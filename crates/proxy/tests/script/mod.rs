@@ -14,8 +14,11 @@ use tokio::sync::{Mutex as AsyncMutex, broadcast, mpsc};
 #[derive(Clone)]
 pub struct Api(Arc<Shared>);
 
+/// The last revision, and the objects by resource and name.
+type State = (u64, BTreeMap<(String, String), Arc<Stored>>);
+
 struct Shared {
-    state: Mutex<(u64, BTreeMap<(String, String), Arc<Stored>>)>,
+    state: Mutex<State>,
     events: broadcast::Sender<(String, WatchEvent)>,
     created: mpsc::UnboundedSender<Doc>,
     creations: AsyncMutex<mpsc::UnboundedReceiver<Doc>>,
@@ -56,11 +59,7 @@ impl Api {
         self.0.creations.lock().await.recv().await.unwrap()
     }
 
-    #[allow(clippy::type_complexity)]
-    fn store(
-        &self,
-        object: &Doc,
-    ) -> (Arc<Stored>, std::sync::MutexGuard<'_, (u64, BTreeMap<(String, String), Arc<Stored>>)>) {
+    fn store(&self, object: &Doc) -> (Arc<Stored>, std::sync::MutexGuard<'_, State>) {
         let mut state = self.0.state.lock().unwrap();
         state.0 += 1;
         let text = |path| object.root().find(path).str().to_owned();
