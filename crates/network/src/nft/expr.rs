@@ -263,18 +263,10 @@ impl Expr {
             }
             Expr::Random { to, modulus, offset } => numbers(m, &[to.number(), *modulus, 1, *offset]),
             Expr::Update { map, key, value, timeout_ms } => {
-                m.attr_str(1, map);
-                m.attr_be32(3, 1);
-                m.attr_be32(4, key.number());
-                m.attr_be32(5, value.number());
+                dynset(m, map, 1, *key, *value);
                 m.attr_be64(6, *timeout_ms);
             }
-            Expr::Forget { map, key, value } => {
-                m.attr_str(1, map);
-                m.attr_be32(3, 2);
-                m.attr_be32(4, key.number());
-                m.attr_be32(5, value.number());
-            }
+            Expr::Forget { map, key, value } => dynset(m, map, 2, *key, *value),
             Expr::Dnat { ipv6, address, port } => {
                 numbers(m, &[1, if *ipv6 { 10 } else { 2 }, address.number()]);
                 m.attr_be32(5, port.number());
@@ -311,6 +303,13 @@ fn lookup(m: &mut Messages, set: &str, key: Reg, to: Option<u32>, not: bool) {
     if not {
         m.attr_be32(5, 1);
     }
+}
+
+fn dynset(m: &mut Messages, map: &str, operation: u32, key: Reg, value: Reg) {
+    m.attr_str(1, map);
+    m.attr_be32(3, operation);
+    m.attr_be32(4, key.number());
+    m.attr_be32(5, value.number());
 }
 
 /// Writes a verdict as the content of a data attribute.
