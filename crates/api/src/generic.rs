@@ -1,10 +1,14 @@
 //! The rules that hold for every kind, written once: metadata, generation, status.
 //! Upstream: k8s.io/apiserver/pkg/registry/rest/{create,update}.go.
 
-use apimachinery::field::ErrorList;
-use apimachinery::{Doc, Key, k};
+use apimachinery::field::{ErrorList, Path};
+use apimachinery::{Doc, Key, Ref, k, meta, validation};
 
-use crate::kind::{Generation, Kind, Op, SubKind};
+use crate::kind::{Generation, Kind, NameRule, Op, Scope, SubKind};
+use crate::rules::{self, complain, same_or_empty};
+
+/// The most that an object's annotations may weigh, keys and values together, in bytes.
+const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
 /// Shapes a new object (stored version, defaulted): system metadata, no status from clients, generation 1, then
 /// the kind's own [`crate::Strategy::prepare`]. `uid` is what the object will be called for ever.
@@ -59,18 +63,151 @@ pub fn before_update(kind: &Kind, op: &Op<'_>, new: &mut Doc, old: &Doc) {
 /// All errors of an object: its metadata's and the kind's own.
 pub fn validate(kind: &Kind, op: &Op<'_>, new: &Doc, old: Option<&Doc>) -> ErrorList {
     let mut errs = ErrorList::new();
+    let (meta, at) = (new.get(k::METADATA), Path::new("metadata"));
+    match old {
+        None => object_meta(&mut errs, kind, meta, &at),
+        Some(old) => object_meta_update(&mut errs, meta, old.get(k::METADATA), &at),
+    }
     kind.strategy.validate(op, new, old, &mut errs);
     errs
 }
 
-fn grows(rule: Generation, new: &Doc, old: &Doc) -> bool {
-    let differs = |key: Key| !new.get(key).same(old.get(key));
+/// Complaints about a name under a kind's rule; also of the prefix that `generateName` is.
+pub fn name(rule: NameRule, name: &str) -> Vec<String> {
     match rule {
+        NameRule::Subdomain => validation::dns1123_subdomain(name),
+        NameRule::Label => validation::dns1123_label(name),
+        NameRule::Label1035 => validation::dns1035_label(name),
+        NameRule::PathSegment => validation::path_segment(name),
+        NameRule::Ip => validation::ip(name),
+    }
+}
+
+fn object_meta(errs: &mut ErrorList, kind: &Kind, meta: Ref<'_>, at: &Path) {
+    let given = meta.get(k::NAME).str();
+    let prefix = meta.get(k::GENERATE_NAME).str();
+    if !prefix.is_empty() {
+        // A prefix may end in a dash or dot: what follows makes it whole.
+        let whole = format!("{}a", prefix.strip_suffix('-').map_or(prefix.to_owned(), |p| format!("{p}a")));
+        complain(errs, &at.child("generateName"), prefix, name(kind.name_rule, &whole));
+    }
+    if given.is_empty() {
+        errs.required(&at.child("name"), "name or generateName is required");
+    } else {
+        complain(errs, &at.child("name"), given, name(kind.name_rule, given));
+    }
+    let space = meta.get(k::NAMESPACE).str();
+    match (kind.scope, space.is_empty()) {
+        (Scope::Namespaced, true) => errs.required(&at.child("namespace"), ""),
+        (Scope::Namespaced, false) => {
+            complain(errs, &at.child("namespace"), space, validation::dns1123_label(space))
+        }
+        (Scope::Cluster, false) => errs.forbidden(&at.child("namespace"), "not allowed on this type"),
+        _ => {}
+    }
+    common_meta(errs, meta, at);
+}
+
+fn common_meta(errs: &mut ErrorList, meta: Ref<'_>, at: &Path) {
+    rules::not_negative(errs, meta.get(k::GENERATION), &at.child("generation"));
+    rules::labels(errs, meta.get(k::LABELS), &at.child("labels"));
+    annotations(errs, meta.get(k::ANNOTATIONS), &at.child("annotations"));
+    owners(errs, meta.get(k::OWNER_REFERENCES), &at.child("ownerReferences"));
+    let finalizers: Vec<&str> = meta.get(k::FINALIZERS).items().map(Ref::str).collect();
+    let at = at.child("finalizers");
+    for finalizer in &finalizers {
+        complain(errs, &at, finalizer, validation::qualified_name(finalizer));
+    }
+    if [meta::FINALIZER_ORPHAN, meta::FINALIZER_FOREGROUND].iter().all(|f| finalizers.contains(f)) {
+        let detail = format!(
+            "finalizer {} and {} cannot be both set",
+            meta::FINALIZER_ORPHAN,
+            meta::FINALIZER_FOREGROUND
+        );
+        errs.invalid(&at, meta.get(k::FINALIZERS), &detail);
+    }
+}
+
+/// Annotations: keys as labels have them, in any case, and a bound on their size.
+pub(crate) fn annotations(errs: &mut ErrorList, map: Ref<'_>, at: &Path) {
+    let mut size = 0;
+    for (key, value) in map.entries() {
+        complain(errs, at, key, validation::qualified_name(&key.to_lowercase()));
+        size += key.len() + value.str().len();
+    }
+    if size > ANNOTATIONS_BYTES_MAX {
+        errs.too_long(at, ANNOTATIONS_BYTES_MAX);
+    }
+}
+
+fn owners(errs: &mut ErrorList, list: Ref<'_>, at: &Path) {
+    let mut manager: Option<String> = None;
+    for (i, owner) in list.items().enumerate() {
+        let here = at.index(i);
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner.get(field).str().is_empty() {
+                errs.required(&here.child(field), "must not be empty");
+            }
+        }
+        let version = owner.get(k::API_VERSION).str();
+        if !version.is_empty() && apimachinery::GroupVersion::parse(version).is_none() {
+            errs.invalid(&here.child("apiVersion"), version, "must be <group>/<version> or <version>");
+        }
+        if (version, owner.get(k::KIND).str()) == ("v1", "Event") {
+            errs.invalid(&here, owner, "/v1, Kind=Event is disallowed from being an owner");
+        }
+        if !owner.get(k::CONTROLLER).bool() {
+            continue;
+        }
+        let this = format!("{}/{}", owner.get(k::KIND).str(), owner.get(k::NAME).str());
+        if let Some(first) = &manager {
+            let detail =
+                "Only one reference can have Controller set to true. Found \"true\" in references for";
+            errs.invalid(at, list, &format!("{detail} {first} and {this}"));
+        } else {
+            manager = Some(this);
+        }
+    }
+}
+
+fn object_meta_update(errs: &mut ErrorList, new: Ref<'_>, old: Ref<'_>, at: &Path) {
+    if old.get(k::DELETION_TIMESTAMP).is_set() {
+        let was: Vec<&str> = old.get(k::FINALIZERS).items().map(Ref::str).collect();
+        let extra: Vec<&str> =
+            new.get(k::FINALIZERS).items().map(Ref::str).filter(|f| !was.contains(f)).collect();
+        if !extra.is_empty() {
+            let list: Vec<String> = extra.iter().map(|f| format!("{f:?}")).collect();
+            let detail = "no new finalizers can be added if the object is being deleted, found new finalizers []string";
+            errs.forbidden(&at.child("finalizers"), &format!("{detail}{{{}}}", list.join(", ")));
+        }
+    }
+    if new.get(k::GENERATION).i64() < old.get(k::GENERATION).i64() {
+        errs.invalid(&at.child("generation"), new.get(k::GENERATION).i64(), "must not be decremented");
+    }
+    for field in
+        ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
+    {
+        rules::unchanged(errs, new.get(field), old.get(field), &at.child(field));
+    }
+    common_meta(errs, new, at);
+}
+
+fn grows(rule: Generation, new: &Doc, old: &Doc) -> bool {
+    let differs = |key: Key| !same_or_empty(new.get(key), old.get(key));
+    let body = |doc: &Doc| {
+        let mut doc = doc.clone();
+        for key in [k::METADATA, k::STATUS, k::API_VERSION, k::KIND] {
+            doc.edit().remove(key);
+        }
+        doc
+    };
+    match rule {
+        Generation::Body => body(new) != body(old),
         Generation::Never => false,
         Generation::Spec => differs(k::SPEC),
         Generation::SpecAndAnnotations => {
             let (a, b) = (new.get(k::METADATA).get(k::ANNOTATIONS), old.get(k::METADATA).get(k::ANNOTATIONS));
-            differs(k::SPEC) || !(a.same(b) || (a.is_empty() && b.is_empty()))
+            differs(k::SPEC) || !same_or_empty(a, b)
         }
     }
 }

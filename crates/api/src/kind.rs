@@ -242,8 +242,10 @@ pub struct Op<'a> {
 pub enum Generation {
     /// The kind has none.
     Never,
-    /// When anything but metadata and status changes.
+    /// When the spec changes.
     Spec,
+    /// When anything but metadata and status changes: kinds without a spec.
+    Body,
     /// When annotations change, too: deployments.
     SpecAndAnnotations,
 }

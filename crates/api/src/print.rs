@@ -1,7 +1,7 @@
 //! What tables show: ages, plain values and the columns that many kinds share.
 //! Upstream: pkg/printers/internalversion, k8s.io/apimachinery/pkg/util/duration.
 
-use apimachinery::{Ref, k};
+use apimachinery::{Key, Ref, k};
 use base::time::Timestamp;
 
 use crate::kind::{Cell, Column, Name, Show};
@@ -50,6 +50,52 @@ pub(crate) fn plain(at: Ref<'_>) -> Cell {
 /// The text or, when it is empty, `<none>`.
 pub(crate) fn or_none(text: &str) -> Cell {
     Cell::from(if text.is_empty() { "<none>" } else { text })
+}
+
+/// A map of labels as `a=b,c=d`.
+pub(crate) fn label_map(labels: Ref<'_>) -> Cell {
+    let mut all: Vec<String> =
+        labels.entries().map(|(key, value)| format!("{key}={}", value.str())).collect();
+    all.sort_unstable();
+    or_none(&all.join(","))
+}
+
+/// A label selector as text.
+pub(crate) fn label_selector(selector: Ref<'_>) -> Cell {
+    let mut all: Vec<String> = selector
+        .get(k::MATCH_LABELS)
+        .entries()
+        .map(|(key, value)| format!("{key}={}", value.str()))
+        .collect();
+    for term in selector.get(k::MATCH_EXPRESSIONS).items() {
+        let key = term.get(k::KEY).str();
+        let mut values: Vec<&str> = term.get(k::VALUES).items().map(Ref::str).collect();
+        values.sort_unstable();
+        all.push(match term.get(k::OPERATOR).str() {
+            "In" => format!("{key} in ({})", values.join(",")),
+            "NotIn" => format!("{key} notin ({})", values.join(",")),
+            "DoesNotExist" => format!("!{key}"),
+            _ => key.to_owned(),
+        });
+    }
+    all.sort_unstable();
+    or_none(&all.join(","))
+}
+
+/// The images of a template's containers.
+pub(crate) fn images(owner: Ref<'_>) -> Cell {
+    template(owner, k::IMAGE)
+}
+
+/// The names of a template's containers.
+pub(crate) fn template_names(owner: Ref<'_>) -> Cell {
+    template(owner, k::NAME)
+}
+
+fn template(owner: Ref<'_>, key: Key) -> Cell {
+    let containers = owner.get(k::SPEC).get(k::TEMPLATE).get(k::SPEC).get(k::CONTAINERS);
+    let all: Vec<&str> = containers.items().map(|c| c.get(key).str()).collect();
+    Cell::from(all.join(","))
 }
 
 /// Seconds as people read them: two significant parts at most, such as `5m30s`, `26h`, `3d4h`.

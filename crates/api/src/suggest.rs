@@ -1,30 +1,39 @@
-//! Which kind or version was probably meant.
+//! What was probably meant by a name that is not known.
 
-/// For a kind or `apiVersion` that is not served: a sentence that names what was probably meant. `version` is
-/// `apiVersion` without the group.
+/// For a kind or version that is not served: a sentence that names what was probably meant. `version` is
+/// `apiVersion` without the group. `None` when nothing is near.
 pub fn suggest(group: &str, version: &str, kind: &str) -> Option<String> {
-    let kinds = crate::kinds();
-    let known = kinds.iter().find(|k| k.kind.eq_ignore_ascii_case(kind));
-    let meant = match known {
+    let kinds = crate::list::all();
+    let exact = kinds.iter().find(|k| k.kind.eq_ignore_ascii_case(kind));
+    let names: Vec<&str> = kinds.iter().map(|k| &*k.kind).collect();
+    let meant = match exact {
         Some(found) => found,
         None => {
-            kinds
-                .iter()
-                .map(|k| (distance(&k.kind, kind), k))
-                .filter(|(d, k)| *d <= k.kind.len() / 2)
-                .min_by_key(|(d, _)| *d)?
-                .1
+            let name = closest(kind, &names)?;
+            kinds.iter().find(|k| k.kind == name)?
         }
     };
     let right = meant.versions.first()?;
     if right.gv.group == group && right.gv.version == version && meant.kind == kind {
         return None;
     }
-    Some(format!("did you mean kind {:?} in apiVersion {:?}?", meant.kind, right.gv.to_string()))
+    Some(format!("did you mean apiVersion {:?}, kind {:?}?", right.gv.to_string(), meant.kind))
+}
+
+/// The known word nearest to `word`, if it is near: a third of its letters may differ, or its first half (people
+/// write `ObjectQuota` for `ResourceQuota`) when its last word, of capital letter and five more, is the same.
+pub(crate) fn closest<'n>(word: &str, known: &[&'n str]) -> Option<&'n str> {
+    let nearest = known.iter().map(|k| (distance(k, word), *k)).min()?;
+    if nearest.0 <= word.len().max(3) / 3 {
+        return Some(nearest.1);
+    }
+    let tail = &word[word.rfind(|c: char| c.is_ascii_uppercase())?..];
+    let mut same = known.iter().filter(|k| tail.len() > 4 && k.ends_with(tail));
+    same.next().copied().filter(|_| same.next().is_none())
 }
 
 /// How many letters must be added, removed or replaced; upper and lower case are the same.
-pub(crate) fn distance(a: &str, b: &str) -> usize {
+fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.to_lowercase(), b.to_lowercase());
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -38,4 +47,28 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_meant() {
+        let cases = [
+            ("", "1", "ResourceQuota", Some("did you mean apiVersion \"v1\", kind \"ResourceQuota\"?")),
+            ("", "v1", "ObjectQuota", Some("did you mean apiVersion \"v1\", kind \"ResourceQuota\"?")),
+            ("", "v1", "Deploymant", Some("did you mean apiVersion \"apps/v1\", kind \"Deployment\"?")),
+            ("apps", "v1", "deployment", Some("did you mean apiVersion \"apps/v1\", kind \"Deployment\"?")),
+            ("", "v1", "Pod", None),
+            ("", "v1", "Zeppelin", None),
+        ];
+        for (group, version, kind, wanted) in cases {
+            assert_eq!(suggest(group, version, kind).as_deref(), wanted, "{group}/{version} {kind}");
+        }
+        assert_eq!(
+            closest("persistentvolumesclaim", &["pods", "persistentvolumeclaims"]),
+            Some("persistentvolumeclaims")
+        );
+    }
 }

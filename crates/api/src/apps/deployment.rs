@@ -1,0 +1,213 @@
+//! Deployment: declarative updates for ReplicaSets. The old groups differ in defaults and have `rollbackTo`, which
+//! nothing does any more; all are stored as `apps/v1`. Upstream: pkg/registry/apps/deployment, pkg/apis/{apps,extensions}/v1beta1.
+
+use std::borrow::Cow;
+
+use apimachinery::field::{ErrorList, Path};
+use apimachinery::{Doc, Edit, Ref, doc, k};
+
+use crate::apps::replica_set::selector_and_template;
+use crate::core::pod_defaults;
+use crate::kind::*;
+use crate::print::{AGE, NAME, images, label_selector, template_names};
+use crate::rules::{self, int_or_percent, int_or_percent_value, not_negative, one_of};
+
+/// Deployments.
+pub(crate) fn kind() -> Kind {
+    let old =
+        |group: &'static str, version: &'static str, defaults: fn(&mut Doc), warning: &'static str| Version {
+            defaults,
+            deprecated: Some(warning.into()),
+            to_storage: Some(|doc| {
+                doc.edit().at(k::SPEC).remove(k::ROLLBACK_TO);
+            }),
+            ..v(group, version, "Deployment")
+        };
+    Kind {
+        short: names(&["deploy"]),
+        categories: names(&["all"]),
+        subresources: vec![Sub::SCALE, Sub::STATUS],
+        columns: Cow::Borrowed(COLUMNS),
+        strategy: &Deployment,
+        versions: vec![
+            Version { defaults, ..v("apps", "v1", "Deployment") },
+            old(
+                "apps",
+                "v1beta2",
+                defaults,
+                "apps/v1beta2 Deployment is deprecated in v1.9+, unavailable in v1.16+; use apps/v1 Deployment",
+            ),
+            old(
+                "apps",
+                "v1beta1",
+                beta1,
+                "apps/v1beta1 Deployment is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 Deployment",
+            ),
+            old(
+                "extensions",
+                "v1beta1",
+                extensions,
+                "extensions/v1beta1 Deployment is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 Deployment",
+            ),
+        ],
+        ..Kind::new("apps", "v1", "deployments", "Deployment")
+    }
+}
+
+const COLUMNS: &[Column] = &[
+    NAME,
+    Column::code("Ready", "string", "Pods that are ready, of those wanted.", |d, _| {
+        Cell::from(format!(
+            "{}/{}",
+            d.get(k::STATUS).get(k::READY_REPLICAS).i64(),
+            d.get(k::SPEC).get(k::REPLICAS).i64()
+        ))
+    }),
+    Column::code("Up-to-date", "string", "Pods of the present template.", |d, _| {
+        Cell::Int(d.get(k::STATUS).get(k::UPDATED_REPLICAS).i64())
+    }),
+    Column::code("Available", "string", "Pods that are ready for long enough.", |d, _| {
+        Cell::Int(d.get(k::STATUS).get(k::AVAILABLE_REPLICAS).i64())
+    }),
+    AGE,
+    Column::code("Containers", "string", "The template's containers.", |d, _| template_names(d)).wide(),
+    Column::code("Images", "string", "Their images.", |d, _| images(d)).wide(),
+    Column::code("Selector", "string", "The labels of its pods.", |d, _| {
+        label_selector(d.get(k::SPEC).get(k::SELECTOR))
+    })
+    .wide(),
+];
+
+fn defaults(doc: &mut Doc) {
+    common(doc, doc!("25%").root(), 600, 10);
+}
+
+fn beta1(doc: &mut Doc) {
+    selector_from_template(doc);
+    common(doc, doc!("25%").root(), 600, 2);
+}
+
+fn extensions(doc: &mut Doc) {
+    selector_from_template(doc);
+    common(doc, doc!(1).root(), i64::from(i32::MAX), i64::from(i32::MAX));
+}
+
+fn common(doc: &mut Doc, step: Ref<'_>, deadline: i64, history: i64) {
+    let mut spec = doc.edit().at(k::SPEC);
+    spec.set_default(k::REPLICAS, 1);
+    strategy(spec.reborrow().at(k::STRATEGY), step);
+    spec.set_default(k::REVISION_HISTORY_LIMIT, history);
+    spec.set_default(k::PROGRESS_DEADLINE_SECONDS, deadline);
+    pod_defaults::template(spec);
+}
+
+fn strategy(mut strategy: Edit<'_>, step: Ref<'_>) {
+    if strategy.read().get(k::TYPE).str().is_empty() {
+        strategy.set(k::TYPE, "RollingUpdate");
+    }
+    if strategy.read().get(k::TYPE).str() == "RollingUpdate" {
+        strategy.at(k::ROLLING_UPDATE).set_default(k::MAX_UNAVAILABLE, step).set_default(k::MAX_SURGE, step);
+    }
+}
+
+/// The old groups took the template's labels for a missing selector, and for missing labels of their own.
+fn selector_from_template(doc: &mut Doc) {
+    let labels = doc.get(k::SPEC).get(k::TEMPLATE).get(k::METADATA).get(k::LABELS).to_doc();
+    if labels.root().is_empty() {
+        return;
+    }
+    if !doc.get(k::SPEC).get(k::SELECTOR).is_set() {
+        doc.edit().at(k::SPEC).at(k::SELECTOR).set(k::MATCH_LABELS, &labels);
+    }
+    if doc.get(k::METADATA).get(k::LABELS).is_empty() {
+        doc.edit().at(k::METADATA).set(k::LABELS, &labels);
+    }
+}
+
+struct Deployment;
+
+impl Strategy for Deployment {
+    fn validate(&self, op: &Op<'_>, new: &Doc, old: Option<&Doc>, errs: &mut ErrorList) {
+        if op.subresource == "status" {
+            return counts(errs, new.get(k::STATUS));
+        }
+        let (spec, at) = (new.get(k::SPEC), Path::new("spec"));
+        not_negative(errs, spec.get(k::REPLICAS), &at.child("replicas"));
+        selector_and_template(errs, spec, &at);
+        rollout(errs, spec.get(k::STRATEGY), &at.child("strategy"));
+        not_negative(errs, spec.get(k::MIN_READY_SECONDS), &at.child("minReadySeconds"));
+        not_negative(errs, spec.get(k::REVISION_HISTORY_LIMIT), &at.child("revisionHistoryLimit"));
+        let deadline = spec.get(k::PROGRESS_DEADLINE_SECONDS);
+        not_negative(errs, deadline, &at.child("progressDeadlineSeconds"));
+        if deadline.is_set() && deadline.i64() <= spec.get(k::MIN_READY_SECONDS).i64() {
+            errs.invalid(
+                &at.child("progressDeadlineSeconds"),
+                deadline.i64(),
+                "must be greater than minReadySeconds",
+            );
+        }
+        if let Some(old) = old {
+            rules::unchanged(
+                errs,
+                spec.get(k::SELECTOR),
+                old.get(k::SPEC).get(k::SELECTOR),
+                &at.child("selector"),
+            );
+        }
+    }
+
+    fn generation(&self) -> Generation {
+        Generation::SpecAndAnnotations
+    }
+
+    fn labels_change_with_status(&self) -> bool {
+        false
+    }
+}
+
+fn rollout(errs: &mut ErrorList, strategy: Ref<'_>, at: &Path) {
+    one_of(errs, strategy.get(k::TYPE), &at.child("type"), &["Recreate", "RollingUpdate"]);
+    let (rolling, at) = (strategy.get(k::ROLLING_UPDATE), at.child("rollingUpdate"));
+    if strategy.get(k::TYPE).str() == "Recreate" && rolling.is_set() {
+        return errs.forbidden(&at, "may not be specified when strategy `type` is 'Recreate'");
+    }
+    if !rolling.is_set() {
+        return;
+    }
+    let (surge, unavailable) = (rolling.get(k::MAX_SURGE), rolling.get(k::MAX_UNAVAILABLE));
+    int_or_percent(errs, unavailable, &at.child("maxUnavailable"));
+    int_or_percent(errs, surge, &at.child("maxSurge"));
+    if int_or_percent_value(unavailable) == 0 && int_or_percent_value(surge) == 0 {
+        errs.invalid(&at.child("maxUnavailable"), unavailable, "may not be 0 when `maxSurge` is 0");
+    }
+    if unavailable.opt_str().is_some() && int_or_percent_value(unavailable) > 100 {
+        errs.invalid(&at.child("maxUnavailable"), unavailable, "must not be greater than 100%");
+    }
+}
+
+fn counts(errs: &mut ErrorList, status: Ref<'_>) {
+    let at = Path::new("status");
+    let all = status.get(k::REPLICAS).i64();
+    for field in [
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+    ] {
+        not_negative(errs, status.get(field), &at.child(field));
+    }
+    for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
+        if status.get(field).i64() > all {
+            errs.invalid(&at.child(field), status.get(field).i64(), "cannot be greater than status.replicas");
+        }
+    }
+    if status.get(k::AVAILABLE_REPLICAS).i64() > status.get(k::READY_REPLICAS).i64() {
+        errs.invalid(
+            &at.child("availableReplicas"),
+            status.get(k::AVAILABLE_REPLICAS).i64(),
+            "cannot be greater than readyReplicas",
+        );
+    }
+}

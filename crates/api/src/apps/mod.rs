@@ -1,0 +1,11 @@
+//! Controllers of pods.
+
+mod deployment;
+mod replica_set;
+
+use crate::kind::Kind;
+
+/// The group's kinds, in the order of discovery.
+pub(crate) fn kinds() -> Vec<Kind> {
+    vec![deployment::kind(), replica_set::kind()]
+}
