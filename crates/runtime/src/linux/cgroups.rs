@@ -168,10 +168,11 @@ pub(super) fn named(e: io::Error, path: &Path) -> io::Error {
     io::Error::new(e.kind(), format!("{}: {e}", path.display()))
 }
 
-/// Writes one control file.
+/// Writes one control file, which must exist: asked to make one, the kernel would say "permission denied".
 pub(super) fn set(file: &Path, value: &str) -> io::Result<()> {
-    fs::write(file, value)
-        .map_err(|e| io::Error::new(e.kind(), format!("write {value:?} to {}: {e}", file.display())))
+    use std::io::Write;
+    let written = fs::File::options().write(true).open(file).and_then(|mut f| f.write_all(value.as_bytes()));
+    written.map_err(|e| io::Error::new(e.kind(), format!("write {value:?} to {}: {e}", file.display())))
 }
 
 /// The directories below `dir`.

@@ -35,6 +35,9 @@ pub fn create(mount: &Path, path: &Path, resources: &LinuxContainerResources) ->
         match set(&at.join(file), &value) {
             // Without swap accounting there is no such file, and nothing to limit.
             Err(e) if e.kind() == io::ErrorKind::NotFound && file == "memory.swap.max" => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(io::Error::other(format!("this machine has no controller for {file}")));
+            }
             other => other?,
         }
     }

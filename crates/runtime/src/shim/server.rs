@@ -163,13 +163,13 @@ impl Shim {
             fds.push(poll_fd(&c.stream, wants));
         }
         for (id, r) in &self.running {
-            for (i, fd) in r.outputs.iter().enumerate().filter_map(|(i, o)| Some((i, o.as_ref()?))) {
+            for (i, fd) in r.outputs.iter().enumerate().rev().filter_map(|(i, o)| Some((i, o.as_ref()?))) {
                 sources.push(Source::Output(id.clone(), i));
                 fds.push(poll_fd(fd, PollFlags::IN));
             }
         }
         for (pid, c) in &self.commands {
-            for (i, fd) in c.outputs.iter().enumerate().filter_map(|(i, o)| Some((i, o.as_ref()?))) {
+            for (i, fd) in c.outputs.iter().enumerate().rev().filter_map(|(i, o)| Some((i, o.as_ref()?))) {
                 sources.push(Source::CommandOutput(*pid, i));
                 fds.push(poll_fd(fd, PollFlags::IN));
             }
@@ -180,7 +180,7 @@ impl Shim {
         }
         let happened: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
-        // Output before exits: what a program wrote last is in its log before its end is known.
+        // From the last: what a program wrote, standard output first, is in its log before its end is known.
         for (source, _) in sources.into_iter().zip(happened).rev().filter(|(_, h)| *h) {
             match source {
                 Source::Signals => self.reap(),

@@ -47,8 +47,9 @@ async fn environment_arguments_directory_and_user() {
     let log = log.replace("groups=70(logs),4242", "groups=70(logs),1235(web),4242");
     assert_eq!(log, want);
 
-    let mut config =
-        shell("id -u; grep CapEff /proc/self/status | tr -d '\\t'; touch /root-owned || echo refused");
+    let mut config = shell(
+        "exec 2>&1; id -u; grep CapEff /proc/self/status | tr -d '\\t'; touch /root-owned || echo refused",
+    );
     config.linux.security_context.run_as_user = Some(1000);
     config.linux.security_context.run_as_group = Some(1001);
     let (_, log) = node.run(&sandbox, config).await;
@@ -318,7 +319,7 @@ async fn a_pods_next_sandbox_outlives_its_last() {
     node.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn many_at_once() {
     on_a_node!(node, sandbox);
     let runs = (0..40).map(|i| {
