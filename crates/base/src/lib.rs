@@ -18,8 +18,7 @@ pub mod time;
 #[macro_export]
 macro_rules! select {
     ($($body:tt)*) => {{
-        #[allow(clippy::disallowed_macros)]
-        { $crate::__tokio::select! { biased; $($body)* } }
+        $crate::__tokio::select! { biased; $($body)* }
     }};
 }
 

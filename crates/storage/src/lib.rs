@@ -4,7 +4,6 @@
 //! Upstream: etcd's api/v3 `kv.proto` and `rpc.proto`; staging/src/k8s.io/apiserver/pkg/storage/etcd3 is its user.
 
 // Clippy heeds this lint's allowance only at the root, so that the one inside base::select! does not reach.
-#![allow(clippy::disallowed_macros)]
 
 pub mod disk;
 pub mod engine;

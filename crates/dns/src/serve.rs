@@ -1,0 +1,136 @@
+//! The sockets: UDP and TCP on one address.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use hickory_proto::op::{Message, OpCode, ResponseCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+
+use crate::answer::{Outcome, answer};
+use crate::forward::Forwarder;
+use crate::zone::Zone;
+
+/// The largest question that is read, in bytes.
+const QUESTION_BYTES_MAX: usize = 4096;
+/// What fits an answer over UDP unless the client says otherwise, in bytes. Source: RFC 1035.
+const PLAIN_UDP_BYTES: usize = 512;
+/// Questions being forwarded and connections open at once; more are dropped, and asked again by their clients.
+const TOGETHER_MAX: usize = 1024;
+/// How long a TCP client may be silent.
+const TCP_IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// What all sockets share.
+pub(crate) struct Shared {
+    pub(crate) zone: RwLock<Zone>,
+    pub(crate) forwarder: Forwarder,
+    together: Semaphore,
+}
+
+impl Shared {
+    pub(crate) fn new(zone: Zone, forwarder: Forwarder) -> Shared {
+        Shared { zone: RwLock::new(zone), forwarder, together: Semaphore::new(TOGETHER_MAX) }
+    }
+
+    /// The answer at once, if the zone has it; else the question must be passed on.
+    fn local(&self, request: &Message) -> Outcome {
+        answer(&self.zone.read().expect("nobody panics holding it"), request)
+    }
+
+    async fn forwarded(&self, request: &Message, bytes: &[u8], tcp: bool) -> Option<Vec<u8>> {
+        if let Some(reply) = self.forwarder.ask(bytes, tcp).await {
+            return Some(reply);
+        }
+        let mut failed = Message::error_msg(request.metadata.id, OpCode::Query, ResponseCode::ServFail);
+        failed.add_queries(request.queries.iter().cloned());
+        failed.to_vec().ok()
+    }
+}
+
+pub(crate) async fn udp(socket: UdpSocket, shared: Arc<Shared>) -> std::io::Result<()> {
+    let socket = Arc::new(socket);
+    let mut buffer = vec![0; QUESTION_BYTES_MAX];
+    loop {
+        let (n, from) = match socket.recv_from(&mut buffer).await {
+            Ok(got) => got,
+            // An ICMP error of an earlier answer; nothing is wrong with the socket.
+            Err(err) if err.kind() == std::io::ErrorKind::ConnectionRefused => continue,
+            Err(err) => return Err(err),
+        };
+        let Ok(request) = Message::from_vec(&buffer[..n]) else { continue };
+        match shared.local(&request) {
+            Outcome::Reply(reply) => send(&socket, from, fitted(&request, *reply)).await,
+            Outcome::Forward => {
+                let (socket, shared, bytes) =
+                    (Arc::clone(&socket), Arc::clone(&shared), buffer[..n].to_vec());
+                base::task::spawn(async move {
+                    let Ok(_place) = shared.together.try_acquire() else { return };
+                    send(&socket, from, shared.forwarded(&request, &bytes, false).await).await;
+                })
+                .detach();
+            }
+        }
+    }
+}
+
+/// The reply's bytes, cut where the client cannot take them all over UDP, so that it asks again over TCP.
+fn fitted(request: &Message, reply: Message) -> Option<Vec<u8>> {
+    let room = request
+        .edns
+        .as_ref()
+        .map_or(PLAIN_UDP_BYTES, |_| usize::from(request.max_payload()).max(PLAIN_UDP_BYTES));
+    let bytes = reply.to_vec().ok()?;
+    if bytes.len() <= room { Some(bytes) } else { reply.truncate().to_vec().ok() }
+}
+
+async fn send(socket: &UdpSocket, to: SocketAddr, reply: Option<Vec<u8>>) {
+    if let Some(reply) = reply
+        && let Err(err) = socket.send_to(&reply, to).await
+    {
+        tracing::debug!(%to, %err, "send DNS answer");
+    }
+}
+
+pub(crate) async fn tcp(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        let shared = Arc::clone(&shared);
+        base::task::spawn(async move {
+            let Ok(_place) = shared.together.try_acquire() else { return };
+            if let Err(err) = connection(stream, &shared).await {
+                tracing::debug!(%peer, %err, "DNS connection ended");
+            }
+        })
+        .detach();
+    }
+}
+
+async fn connection(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
+    loop {
+        let Ok(length) = base::time::timeout(TCP_IDLE_MAX, stream.read_u16()).await else { return Ok(()) };
+        let length = usize::from(match length {
+            Ok(length) => length,
+            Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(err) => return Err(err),
+        });
+        if length > QUESTION_BYTES_MAX {
+            return Ok(());
+        }
+        let mut bytes = vec![0; length];
+        let Ok(read) = base::time::timeout(TCP_IDLE_MAX, stream.read_exact(&mut bytes)).await else {
+            return Ok(());
+        };
+        read?;
+        let Ok(request) = Message::from_vec(&bytes) else { return Ok(()) };
+        let reply = match shared.local(&request) {
+            Outcome::Reply(reply) => reply.to_vec().ok(),
+            Outcome::Forward => shared.forwarded(&request, &bytes, true).await,
+        };
+        let Some(reply) = reply else { return Ok(()) };
+        let length = u16::try_from(reply.len()).map_err(|_| std::io::ErrorKind::InvalidData)?;
+        stream.write_all(&length.to_be_bytes()).await?;
+        stream.write_all(&reply).await?;
+    }
+}
