@@ -1,0 +1,211 @@
+//! Whether this node takes a pod: what the scheduler promised is checked again, and pods bound past it too. Pure.
+//!
+//! Upstream: pkg/kubelet/lifecycle/predicate.go.
+
+use std::collections::BTreeMap;
+
+use apimachinery::quantity::{Format, Quantity};
+use apimachinery::schema::views::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use apimachinery::{Ref, k};
+
+use crate::refused;
+use crate::worker::End;
+
+/// Resources by name.
+pub type Resources = BTreeMap<String, Quantity>;
+
+/// Checks `pod` against the node and the other pods that hold its resources.
+///
+/// # Errors
+/// Why the pod is refused: reason and message of its Failed status.
+pub fn admit(pod: Ref<'_>, node: Ref<'_>, allocatable: &Resources, others: &[Ref<'_>]) -> Result<(), End> {
+    let refuse = |reason: &str, message: String| Err(End { reason: reason.into(), message: format!("Pod was rejected: {message}") });
+    let unbuilt = refused::fields(pod);
+    if !unbuilt.is_empty() {
+        return refuse("UnsupportedPodField", format!("this node does not support {} yet", unbuilt.join(", ")));
+    }
+    let spec = Pod(pod).spec();
+    if !matches_node(pod, node) {
+        return refuse("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into());
+    }
+    let wanted = host_ports(pod);
+    let taken: Vec<(String, String, i64)> = others.iter().flat_map(|p| host_ports(*p)).collect();
+    if wanted.iter().any(|w| taken.iter().any(|t| ports_clash(w, t))) {
+        return refuse("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into());
+    }
+    let no_execute = node.get(k::SPEC).get(k::TAINTS).items().filter(|t| t.get(k::EFFECT).str() == "NoExecute");
+    for taint in no_execute {
+        if !spec.tolerations().iter().any(|t| tolerates(t.0, taint)) {
+            let message = "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
+            return refuse("TaintToleration", message.into());
+        }
+    }
+    let limit = allocatable.get("pods").map_or(i64::MAX, |q| q.value());
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    if count + 1 > limit {
+        return refuse("OutOfpods", format!("Node didn't have enough resource: pods, requested: 1, used: {count}, capacity: {limit}"));
+    }
+    let mut used = Resources::new();
+    others.iter().for_each(|p| add(&mut used, &pod_requests(*p)));
+    for (name, want) in pod_requests(pod) {
+        let used = used.get(&name).copied().unwrap_or(Quantity::ZERO);
+        let have = allocatable.get(&name).copied().unwrap_or(Quantity::ZERO);
+        if !want.is_zero() && used.add(want) > have {
+            let n = |q: Quantity| if name == "cpu" { q.milli_value() } else { q.value() };
+            let (want, used, have) = (n(want), n(used), n(have));
+            let message = format!("Node didn't have enough resource: {name}, requested: {want}, used: {used}, capacity: {have}");
+            return refuse(&format!("OutOf{name}"), message);
+        }
+    }
+    Ok(())
+}
+
+/// What a pod asks for: its containers and sidecars together, or an init container beside the sidecars before it.
+pub fn pod_requests(pod: Ref<'_>) -> Resources {
+    let spec = pod.get(k::SPEC);
+    let of = |c: Ref<'_>| -> Resources {
+        let requests = c.get(k::RESOURCES).get(k::REQUESTS);
+        requests.entries().filter_map(|(name, q)| Some((name.to_owned(), Quantity::parse(q.str()).ok()?))).collect()
+    };
+    let (mut sidecars, mut peak) = (Resources::new(), Resources::new());
+    for c in spec.get(k::INIT_CONTAINERS).items() {
+        let mut here = sidecars.clone();
+        add(&mut here, &of(c));
+        if c.get(k::RESTART_POLICY).str() == "Always" {
+            sidecars = here.clone();
+        }
+        max(&mut peak, &here);
+    }
+    let mut sum = sidecars;
+    spec.get(k::CONTAINERS).items().for_each(|c| add(&mut sum, &of(c)));
+    max(&mut sum, &peak);
+    sum
+}
+
+fn add(to: &mut Resources, more: &Resources) {
+    for (name, q) in more {
+        let at = to.entry(name.clone()).or_insert(Quantity::from_value(0, Format::DecimalSi));
+        *at = at.add(*q);
+    }
+}
+
+fn max(to: &mut Resources, other: &Resources) {
+    for (name, q) in other {
+        let at = to.entry(name.clone()).or_insert(*q);
+        if *q > *at {
+            *at = *q;
+        }
+    }
+}
+
+fn host_ports(pod: Ref<'_>) -> Vec<(String, String, i64)> {
+    let containers = pod.get(k::SPEC).get(k::CONTAINERS).items();
+    let ports = containers.flat_map(|c| c.get(k::PORTS).items());
+    ports
+        .filter(|p| p.get(k::HOST_PORT).i64() > 0)
+        .map(|p| {
+            let protocol = p.get(k::PROTOCOL).opt_str().unwrap_or("TCP");
+            (p.get(k::HOST_IP).str().to_owned(), protocol.to_owned(), p.get(k::HOST_PORT).i64())
+        })
+        .collect()
+}
+
+fn ports_clash(a: &(String, String, i64), b: &(String, String, i64)) -> bool {
+    let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
+    a.1 == b.1 && a.2 == b.2 && (any(&a.0) || any(&b.0) || a.0 == b.0)
+}
+
+fn tolerates(toleration: Ref<'_>, taint: Ref<'_>) -> bool {
+    let (key, effect) = (toleration.get(k::KEY).str(), toleration.get(k::EFFECT).str());
+    let exists = toleration.get(k::OPERATOR).str() == "Exists";
+    (effect.is_empty() || effect == taint.get(k::EFFECT).str())
+        && (key == taint.get(k::KEY).str() || (key.is_empty() && exists))
+        && (exists || toleration.get(k::VALUE).str() == taint.get(k::VALUE).str())
+}
+
+fn matches_node(pod: Ref<'_>, node: Ref<'_>) -> bool {
+    let labels = node.get(k::METADATA).get(k::LABELS);
+    let spec = Pod(pod).spec();
+    if !spec.node_selector().iter().all(|(key, value)| labels.get(key).opt_str() == Some(value)) {
+        return false;
+    }
+    let required = pod.find("spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution");
+    !required.is_set() || required.get(k::NODE_SELECTOR_TERMS).items().any(|t| term_matches(NodeSelectorTerm(t), node))
+}
+
+fn term_matches(term: NodeSelectorTerm<'_>, node: Ref<'_>) -> bool {
+    let meta = node.get(k::METADATA);
+    let label = |r: NodeSelectorRequirement<'_>| requirement(r, meta.get(k::LABELS).get(r.key()).opt_str());
+    let field = |r: NodeSelectorRequirement<'_>| r.key() == "metadata.name" && requirement(r, Some(meta.get(k::NAME).str()));
+    let (labels, fields) = (term.match_expressions(), term.match_fields());
+    // A term that asks for nothing matches nothing.
+    !(labels.is_empty() && fields.is_empty()) && labels.iter().all(label) && fields.iter().all(field)
+}
+
+fn requirement(r: NodeSelectorRequirement<'_>, value: Option<&str>) -> bool {
+    let compared = || -> Option<(i64, i64)> { Some((value?.parse().ok()?, r.values().first()?.parse().ok()?)) };
+    match r.operator() {
+        "In" => value.is_some_and(|v| r.values().contains(v)),
+        "NotIn" => !value.is_some_and(|v| r.values().contains(v)),
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => compared().is_some_and(|(a, b)| a > b),
+        "Lt" => compared().is_some_and(|(a, b)| a < b),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apimachinery::{Doc, doc};
+
+    fn pod(cpu: &str) -> Doc {
+        doc!({ "spec": { "containers": [{ "name": "a", "resources": { "requests": { "cpu": cpu } } }] } })
+    }
+
+    fn reason(pod: &Doc, others: &[&Doc]) -> String {
+        let node = doc!({ "metadata": { "name": "n", "labels": { "disk": "ssd", "zone": "a" } },
+            "spec": { "taints": [{ "key": "k", "effect": "NoExecute" }] } });
+        let allocatable: Resources =
+            [("cpu", "1"), ("pods", "3")].map(|(n, q)| (n.to_owned(), Quantity::parse(q).unwrap())).into();
+        let mut pod = pod.clone();
+        pod.edit().at(k::SPEC).list(k::TOLERATIONS).push(doc!({ "key": "k", "operator": "Exists" }));
+        let others: Vec<Ref<'_>> = others.iter().map(|d| d.root()).collect();
+        admit(pod.root(), node.root(), &allocatable, &others).map_or_else(|e| e.reason, |()| String::new())
+    }
+
+    #[test]
+    fn resources_and_number() {
+        assert_eq!(reason(&pod("500m"), &[&pod("500m")]), "");
+        assert_eq!(reason(&pod("501m"), &[&pod("500m")]), "OutOfcpu");
+        assert_eq!(reason(&pod("0"), &[&pod("0"), &pod("0"), &pod("0")]), "OutOfpods");
+    }
+
+    #[test]
+    fn selectors_and_ports() {
+        let with = |spec: Doc| {
+            let mut pod = Doc::object();
+            pod.edit().set(k::SPEC, spec);
+            pod
+        };
+        for (spec, want) in [
+            (doc!({ "nodeSelector": { "disk": "ssd" } }), ""),
+            (doc!({ "nodeSelector": { "disk": "hdd" } }), "NodeAffinity"),
+            (affinity("In", "a"), ""),
+            (affinity("NotIn", "a"), "NodeAffinity"),
+            (affinity("Exists", "x"), ""),
+            (doc!({ "hostNetwork": true, "containers": [{ "ports": [{ "hostPort": 80 }] }] }), "NodePorts"),
+            (doc!({ "hostNetwork": true, "containers": [{ "ports": [{ "hostPort": 81 }] }] }), ""),
+            (doc!({ "hostNetwork": true, "containers": [{ "ports": [{ "hostPort": 80, "protocol": "UDP" }] }] }), ""),
+        ] {
+            let other = doc!({ "spec": { "containers": [{ "ports": [{ "hostPort": 80, "hostIP": "127.0.0.1" }] }] } });
+            assert_eq!(reason(&with(spec.clone()), &[&other]), want, "{:?}", spec.root());
+        }
+    }
+
+    fn affinity(operator: &str, value: &str) -> Doc {
+        doc!({ "affinity": { "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+            { "matchExpressions": [{ "key": "zone", "operator": operator, "values": [value] }] }] } } } })
+    }
+}

@@ -1,0 +1,144 @@
+//! What all pods of a node share: configuration, client, doors, watches, tokens.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use apimachinery::schema::views::Pod;
+use apimachinery::{Doc, Ref, doc, gotime, k};
+use base::time::Timestamp;
+use client::{Client, EventRecorder, EventType, ObjectRef, SharedCache};
+use tokio::sync::watch;
+
+use crate::admission::Resources;
+use crate::config::Config;
+use crate::doors::Doors;
+use crate::env;
+use crate::fields::Facts;
+use crate::objects::ObjectManager;
+use crate::status::NodeFacts;
+use crate::volumes::{Token, TokenRequest};
+use crate::worker::since;
+
+/// What the workers of a node share.
+pub(crate) struct Core {
+    pub config: Config,
+    pub client: Client,
+    pub doors: Doors,
+    pub recorder: EventRecorder,
+    pub objects: ObjectManager,
+    pub services: SharedCache,
+    pub node: NodeFacts,
+    pub allocatable: Resources,
+    pub memory: i64,
+    /// Whether pods' networks can be made.
+    pub network: watch::Receiver<bool>,
+    pub tokens: Mutex<BTreeMap<(String, TokenRequest), Held>>,
+}
+
+/// A token and when to ask for the next.
+#[derive(Clone)]
+pub(crate) struct Held {
+    token: Token,
+    refresh_at: Timestamp,
+}
+
+impl Core {
+    /// Tells people about a pod, or a container of it.
+    pub fn record(&self, pod: Ref<'_>, container: Option<&str>, warning: bool, reason: &str, message: String) {
+        let mut about = ObjectRef::of(pod, "v1", "Pod");
+        if let Some(name) = container {
+            let spec = pod.get(k::SPEC);
+            let init = spec.get(k::INIT_CONTAINERS).items().any(|c| c.get(k::NAME).str() == name);
+            let list = if init { "initContainers" } else { "containers" };
+            about = about.field(&format!("spec.{list}{{{name}}}"));
+        }
+        let kind = if warning { EventType::Warning } else { EventType::Normal };
+        self.recorder.event(about, kind, reason, message);
+    }
+
+    /// What fields refer to.
+    pub fn facts<'a>(&'a self, pod: &'a Doc, ips: &'a [IpAddr]) -> Facts<'a> {
+        let ips = if ips.is_empty() && Pod(pod.root()).spec().host_network() { &self.node.ips } else { ips };
+        Facts { pod: pod.root(), ips, host_ips: &self.node.ips, allocatable: &self.allocatable }
+    }
+
+    /// Variables that tell a pod of Services.
+    pub async fn service_variables(&self, pod: Pod<'_>) -> Vec<(String, String)> {
+        let (namespace, links) = (pod.metadata().namespace().to_owned(), pod.spec().enable_service_links() != Some(false));
+        self.services.wait_synced().await;
+        let mut found = Vec::new();
+        found.extend(self.services.get("default", "kubernetes"));
+        if links {
+            let here = self.services.list_namespace(&namespace);
+            found.extend(here.into_iter().filter(|s| !(s.namespace == "default" && s.name == "kubernetes")));
+        }
+        let services: Vec<Doc> = found.iter().map(|s| s.doc()).collect();
+        env::service_variables(&services)
+    }
+
+    /// The tokens that a pod's volumes need, and when the first of them wants to be asked for anew.
+    ///
+    /// # Errors
+    /// The API server's refusal, in words.
+    pub async fn tokens(
+        &self,
+        pod: Ref<'_>,
+        wanted: Vec<TokenRequest>,
+    ) -> Result<(Vec<(TokenRequest, Token)>, Option<Timestamp>), String> {
+        let uid = pod.get(k::METADATA).get(k::UID).str();
+        let (mut out, mut next) = (Vec::new(), None::<Timestamp>);
+        for request in wanted {
+            let key = (uid.to_owned(), request.clone());
+            let held = self.tokens.lock().expect("nobody panics holding it").get(&key).cloned();
+            let held = match held.filter(|h| h.refresh_at > base::time::now()) {
+                Some(held) => held,
+                None => {
+                    let held = self.request_token(pod, &request).await.map_err(|err| {
+                        let account = pod.get(k::SPEC).get(k::SERVICE_ACCOUNT_NAME).str();
+                        format!("failed to fetch token: cannot fetch token for service account {account:?}: {err}")
+                    })?;
+                    self.tokens.lock().expect("nobody panics holding it").insert(key, held.clone());
+                    held
+                }
+            };
+            next = Some(next.map_or(held.refresh_at, |n| n.min(held.refresh_at)));
+            out.push((request, held.token));
+        }
+        Ok((out, next))
+    }
+
+    async fn request_token(&self, pod: Ref<'_>, request: &TokenRequest) -> Result<Held, client::Error> {
+        let meta = pod.get(k::METADATA);
+        let account = pod.get(k::SPEC).get(k::SERVICE_ACCOUNT_NAME).str();
+        let mut body = doc!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {
+            "expirationSeconds": request.expiration_seconds,
+            "boundObjectRef": { "apiVersion": "v1", "kind": "Pod", "name": meta.get(k::NAME).str(), "uid": meta.get(k::UID).str() } } });
+        if !request.audience.is_empty() {
+            body.edit().at(k::SPEC).list(k::AUDIENCES).push(&request.audience);
+        }
+        let accounts = self.client.namespaced(client::gvr::SERVICE_ACCOUNTS, meta.get(k::NAMESPACE).str());
+        let asked = base::time::now();
+        let answer = accounts.create_subresource(account, "token", body).await?;
+        let status = answer.get(k::STATUS);
+        let expires = gotime::parse(status.get(k::EXPIRATION_TIMESTAMP).str()).ok();
+        let life = expires.map_or(Duration::from_secs(3600), |at| since(asked, at));
+        // At 80 % of its life, as upstream does.
+        Ok(Held { token: Token { value: status.get(k::TOKEN).str().to_owned() }, refresh_at: asked + life.mul_f64(0.8) })
+    }
+
+    /// Forgets what was kept for a pod.
+    pub fn forget(&self, uid: &str) {
+        self.objects.release(uid);
+        self.tokens.lock().expect("nobody panics holding it").retain(|(owner, _), _| owner != uid);
+    }
+
+    /// Waits until pods' networks can be made.
+    pub async fn network_ready(&self) {
+        // The sender lives in the main loop, which outlives all workers; if not, this worker ends too.
+        drop(self.network.clone().wait_for(|ready| *ready).await);
+    }
+}
+
+pub(crate) type SharedCore = Arc<Core>;

@@ -1,0 +1,187 @@
+//! THE TABLE of pod fields that this kubelet does not know yet how to honour. A pod that sets one is refused
+//! with words that name it; nothing is accepted and ignored. Removing a line is the last step of building the field.
+
+use apimachinery::Ref;
+
+/// When a field counts as used.
+#[derive(Clone, Copy)]
+enum Used {
+    /// It is there, and not empty, false or zero.
+    Set,
+    /// It has a value other than these.
+    NotOneOf(&'static [&'static str]),
+}
+
+use Used::{NotOneOf, Set};
+
+/// Fields of the pod's spec.
+const POD: &[(&str, Used)] = &[
+    ("hostIPC", Set),
+    ("hostUsers", NotOneOf(&["true"])),
+    ("ephemeralContainers", Set),
+    ("resourceClaims", Set),
+    ("resources", Set),
+    ("runtimeClassName", Set),
+    ("shareProcessNamespace", Set),
+    ("overhead", Set),
+    ("os.name", NotOneOf(&["", "linux"])),
+    ("hostnameOverride", Set),
+    ("schedulingGroup", Set),
+    ("evictionResponders", Set),
+    ("securityContext.seLinuxOptions", Set),
+    ("securityContext.windowsOptions", Set),
+    ("securityContext.supplementalGroupsPolicy", NotOneOf(&["", "Merge"])),
+    ("securityContext.seccompProfile.type", NotOneOf(&["", "RuntimeDefault", "Unconfined"])),
+    ("securityContext.appArmorProfile.type", NotOneOf(&["", "Unconfined"])),
+];
+
+/// Fields of each container, init containers too.
+const CONTAINER: &[(&str, Used)] = &[
+    ("stdin", Set),
+    ("tty", Set),
+    ("lifecycle.postStart", Set),
+    ("lifecycle.preStop", Set),
+    ("lifecycle.stopSignal", Set),
+    ("livenessProbe.grpc", Set),
+    ("readinessProbe.grpc", Set),
+    ("startupProbe.grpc", Set),
+    ("livenessProbe.httpGet.scheme", NotOneOf(&["", "HTTP"])),
+    ("readinessProbe.httpGet.scheme", NotOneOf(&["", "HTTP"])),
+    ("startupProbe.httpGet.scheme", NotOneOf(&["", "HTTP"])),
+    ("resources.claims", Set),
+    ("resources.limits.ephemeral-storage", Set),
+    ("restartPolicyRules", Set),
+    ("volumeDevices", Set),
+    ("securityContext.seLinuxOptions", Set),
+    ("securityContext.windowsOptions", Set),
+    ("securityContext.procMount", NotOneOf(&["", "Default"])),
+    ("securityContext.seccompProfile.type", NotOneOf(&["", "RuntimeDefault", "Unconfined"])),
+    ("securityContext.appArmorProfile.type", NotOneOf(&["", "Unconfined"])),
+];
+
+/// Fields of each volume mount.
+const MOUNT: &[(&str, Used)] = &[
+    ("mountPropagation", NotOneOf(&["", "None"])),
+    ("recursiveReadOnly", NotOneOf(&["", "Disabled", "IfPossible"])),
+    ("subPath", Set),
+    ("subPathExpr", Set),
+    ("bindMountOptions", Set),
+];
+
+/// Fields of each port.
+const PORT: &[(&str, Used)] = &[("hostPort", Set)];
+
+/// Kinds of volume that are built. Every other member of a volume is refused by name.
+const VOLUMES: &[&str] = &["name", "emptyDir", "configMap", "secret", "projected", "downwardAPI", "hostPath"];
+
+/// Further fields of volumes.
+const VOLUME: &[(&str, Used)] = &[
+    ("emptyDir.medium", NotOneOf(&["", "Memory"])),
+    ("emptyDir.mode", Set),
+    ("configMap.defaultUser", Set),
+    ("secret.defaultUser", Set),
+    ("projected.defaultUser", Set),
+    ("hostPath.type", NotOneOf(&["", "Directory", "DirectoryOrCreate", "File", "FileOrCreate"])),
+];
+
+/// Sources of a projected volume that are built.
+const SOURCES: &[&str] = &["serviceAccountToken", "configMap", "secret", "downwardAPI"];
+
+/// The paths of all fields in use that are not built, such as `spec.containers[0].tty`.
+pub fn fields(pod: Ref<'_>) -> Vec<String> {
+    let spec = pod.get("spec");
+    let mut out = Vec::new();
+    look(spec, "spec", POD, &mut out);
+    for list in ["initContainers", "containers"] {
+        for (i, container) in spec.get(list).items().enumerate() {
+            let at = format!("spec.{list}[{i}]");
+            look(container, &at, CONTAINER, &mut out);
+            if list == "containers" && container.get("restartPolicy").is_set() {
+                out.push(format!("{at}.restartPolicy"));
+            }
+            for (j, mount) in container.get("volumeMounts").items().enumerate() {
+                look(mount, &format!("{at}.volumeMounts[{j}]"), MOUNT, &mut out);
+            }
+            for (j, port) in container.get("ports").items().enumerate() {
+                // With the host's network the host port is the container's own.
+                if !spec.get("hostNetwork").bool() {
+                    look(port, &format!("{at}.ports[{j}]"), PORT, &mut out);
+                }
+            }
+            for (j, var) in container.get("env").items().enumerate() {
+                if var.find("valueFrom.fileKeyRef").is_set() {
+                    out.push(format!("{at}.env[{j}].valueFrom.fileKeyRef"));
+                }
+            }
+        }
+    }
+    for (i, volume) in spec.get("volumes").items().enumerate() {
+        let at = format!("spec.volumes[{i}]");
+        let other = volume.entries().filter(|(name, value)| !VOLUMES.contains(name) && value.is_set());
+        out.extend(other.map(|(name, _)| format!("{at}.{name}")));
+        look(volume, &at, VOLUME, &mut out);
+        // In memory the limit is the file system's size; on disk nothing measures it yet.
+        if volume.find("emptyDir.medium").str().is_empty() {
+            look(volume, &at, &[("emptyDir.sizeLimit", Set)], &mut out);
+        }
+        for (j, source) in volume.find("projected.sources").items().enumerate() {
+            let other = source.entries().filter(|(name, value)| !SOURCES.contains(name) && value.is_set());
+            out.extend(other.map(|(name, _)| format!("{at}.projected.sources[{j}].{name}")));
+        }
+    }
+    out
+}
+
+fn look(object: Ref<'_>, at: &str, table: &[(&str, Used)], out: &mut Vec<String>) {
+    for (path, used) in table {
+        let value = object.find(path);
+        let refused = match used {
+            _ if !value.is_set() => false,
+            Set => value.opt_bool().unwrap_or_else(|| !is_empty(value)),
+            NotOneOf(known) => {
+                let text = value.opt_bool().map_or(value.str(), |b| if b { "true" } else { "false" });
+                !known.contains(&text)
+            }
+        };
+        if refused {
+            out.push(format!("{at}.{path}"));
+        }
+    }
+}
+
+fn is_empty(value: Ref<'_>) -> bool {
+    match value.opt_i64() {
+        Some(n) => n == 0,
+        None if value.is_object() || value.is_array() => value.is_empty(),
+        None => value.opt_str() == Some(""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apimachinery::doc;
+
+    #[test]
+    fn names_what_is_not_built_and_nothing_else() {
+        let plain = doc!({ "spec": { "hostUsers": true, "hostIPC": false, "shareProcessNamespace": false, "volumes": [{ "name": "v", "emptyDir": {} },
+            { "name": "t", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } }],
+            "containers": [{ "name": "a", "stdin": false, "readinessProbe": { "httpGet": { "scheme": "HTTP" } }, "ports": [{ "containerPort": 1 }],
+            "volumeMounts": [{ "name": "v", "mountPath": "/v", "mountPropagation": "None" }] }] } });
+        assert_eq!(fields(plain.root()), [""; 0]);
+        let odd = doc!({ "spec": { "hostUsers": false, "volumes": [{ "name": "v", "nfs": { "path": "/" } }],
+            "initContainers": [{ "restartPolicy": "Always", "lifecycle": { "preStop": { "sleep": { "seconds": 1 } } } }],
+            "containers": [{ "tty": true, "ports": [{ "hostPort": 80 }], "volumeMounts": [{ "subPath": "x" }] }] } });
+        assert_eq!(
+            fields(odd.root()),
+            [
+                "spec.hostUsers",
+                "spec.initContainers[0].lifecycle.preStop",
+                "spec.containers[0].tty",
+                "spec.containers[0].volumeMounts[0].subPath",
+                "spec.containers[0].ports[0].hostPort",
+                "spec.volumes[0].nfs"
+            ]
+        );
+    }
+}
