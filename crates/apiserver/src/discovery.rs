@@ -142,7 +142,7 @@ fn verbs(all: &[apimachinery::call::Verb]) -> Vec<&'static str> {
     out
 }
 
-fn texts(names: &[std::borrow::Cow<'static, str>]) -> Vec<&str> {
+fn texts<'n>(names: &'n [std::borrow::Cow<'static, str>]) -> Vec<&'n str> {
     names.iter().map(AsRef::as_ref).collect()
 }
 

@@ -1,0 +1,297 @@
+//! One kind's objects: the present state, the window of recent changes, and the watchers by bucket.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use api::Kind;
+use apimachinery::call::Stored;
+use base::time::Instant;
+use tokio::sync::mpsc;
+
+use super::item::{Item, Selection};
+
+/// How long a change stays in the window.
+pub const WINDOW_AGE_MAX: Duration = Duration::from_secs(300);
+/// How many bytes of changes stay in one kind's window.
+const WINDOW_BYTES_MAX: usize = 32 << 20;
+/// How many changes may wait for one watcher before it is cut off.
+const PENDING_MAX: usize = 4096;
+/// After how many new watchers those that went away without an event to tell are looked for.
+const SWEEP_EVERY: usize = 64;
+
+/// One change of one object.
+#[derive(Debug)]
+pub struct Change {
+    /// When.
+    pub revision: u64,
+    /// The state before; `None` when it is new.
+    pub old: Option<Arc<Item>>,
+    /// The state after; `None` when it is gone.
+    pub new: Option<Arc<Item>>,
+    gone: OnceLock<Arc<Stored>>,
+    at: Instant,
+}
+
+impl Change {
+    /// The state before at the revision of the change: what a watcher sees of an object that leaves its view.
+    pub fn gone(&self) -> Option<Arc<Stored>> {
+        let old = self.old.as_ref()?;
+        Some(self.gone.get_or_init(|| old.at(self.revision)).clone())
+    }
+
+    fn size(&self) -> usize {
+        // The old state is in the window already, or was small change.
+        self.new.as_ref().map_or(0, |i| i.size()) + 128
+    }
+}
+
+/// Which changes concern a watcher.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Bucket {
+    All,
+    Namespace(String),
+    Name(String, String),
+    Field(usize, String),
+}
+
+/// One kind's objects.
+pub struct Collection {
+    /// The kind.
+    pub kind: Arc<Kind>,
+    /// The prefix of its keys, with the slash.
+    pub prefix: String,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    items: BTreeMap<Box<str>, Arc<Item>>,
+    /// Keys by the value of each selectable field that has one.
+    by_field: BTreeMap<(usize, Box<str>), BTreeSet<Box<str>>>,
+    window: VecDeque<Arc<Change>>,
+    window_bytes: usize,
+    /// The window holds every change after this revision.
+    floor: u64,
+    /// The revision of the last change.
+    last: u64,
+    watchers: BTreeMap<Bucket, Vec<mpsc::Sender<Arc<Change>>>>,
+    /// How many watchers there have been.
+    registered: usize,
+}
+
+/// What a new watcher gets.
+pub struct Registration {
+    /// Changes from the window, after the revision asked for.
+    pub backlog: Vec<Arc<Change>>,
+    /// Changes to come; ends when the watcher is cut off.
+    pub changes: mpsc::Receiver<Arc<Change>>,
+}
+
+/// The window does not reach back that far.
+#[derive(Debug)]
+pub struct TooOld {
+    /// How far it reaches.
+    pub floor: u64,
+}
+
+fn key_of(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
+impl Collection {
+    pub(super) fn new(kind: Arc<Kind>) -> Collection {
+        Collection { prefix: kind.keys(""), kind, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces everything by what storage held at `revision`; watchers are cut off.
+    pub(super) fn fill(&self, items: Vec<Item>, revision: u64) {
+        let mut state = self.lock();
+        *state = State { floor: revision, last: revision, ..State::default() };
+        for item in items {
+            let key = key_of(&item.stored.namespace, &item.stored.name).into_boxed_str();
+            state.index(&self.kind, &key, &item, true);
+            state.items.insert(key, Arc::new(item));
+        }
+    }
+
+    /// Takes a change from storage in: `key` is what follows the prefix, `item` `None` for a delete.
+    pub(super) fn apply(&self, key: &str, item: Option<Item>, revision: u64, now: Instant) {
+        let mut state = self.lock();
+        let new = item.map(Arc::new);
+        let old = match &new {
+            Some(item) => state.items.insert(key.into(), item.clone()),
+            None => state.items.remove(key),
+        };
+        state.last = revision;
+        if let Some(old) = &old {
+            state.index(&self.kind, key, old, false);
+        }
+        if let Some(new) = &new {
+            state.index(&self.kind, key, new, true);
+        }
+        if old.is_none() && new.is_none() {
+            return;
+        }
+        let change = Arc::new(Change { revision, old, new, gone: OnceLock::new(), at: now });
+        state.dispatch(&self.kind, &change);
+        state.remember(change, now);
+    }
+
+    /// The object, as of the last change taken in.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Item>> {
+        self.lock().items.get(key_of(namespace, name).as_str()).cloned()
+    }
+
+    /// The selected objects in key order, from the key after `after` on, and the revision of the last change.
+    pub fn list(&self, selection: &Selection, after: &str) -> (Vec<Arc<Item>>, u64) {
+        let state = self.lock();
+        let mut out = Vec::new();
+        let mut take = |item: &Arc<Item>| {
+            if selection.matches(item) {
+                out.push(item.clone());
+            }
+        };
+        if let (Some(name), false) = (selection.name(), selection.namespace.is_empty() && self.kind.is_namespaced()) {
+            let key = key_of(&selection.namespace, name);
+            if key.as_str() > after {
+                state.items.get(key.as_str()).into_iter().for_each(&mut take);
+            }
+        } else if let Some((field, value)) = selection.field().filter(|(_, value)| !value.is_empty()) {
+            let keys = state.by_field.get(&(field, value.into())).into_iter().flatten();
+            keys.filter(|key| &***key > after).filter_map(|key| state.items.get(key)).for_each(&mut take);
+        } else {
+            let (start, end) = match selection.namespace.as_str() {
+                "" => (String::new(), Bound::Unbounded),
+                namespace => (format!("{namespace}/"), Bound::Excluded(format!("{namespace}0"))),
+            };
+            let start = Bound::Excluded(if after > start.as_str() { after } else { start.as_str() });
+            let end = match &end {
+                Bound::Excluded(end) => Bound::Excluded(end.as_str()),
+                _ => Bound::Unbounded,
+            };
+            state.items.range::<str, _>((start, end)).for_each(|(_, item)| take(item));
+        }
+        (out, state.last)
+    }
+
+    /// The revision of the last change.
+    pub fn last(&self) -> u64 {
+        self.lock().last
+    }
+
+    /// Begins a watch of the changes after `revision`.
+    ///
+    /// # Errors
+    /// When the window does not reach back that far.
+    pub fn watch(&self, selection: &Selection, revision: u64) -> Result<Registration, TooOld> {
+        let mut state = self.lock();
+        if revision < state.floor {
+            return Err(TooOld { floor: state.floor });
+        }
+        Ok(state.register(&self.kind, selection, revision))
+    }
+
+    /// The selected objects together with a watch of all later changes, and the revision of that state.
+    pub fn list_and_watch(&self, selection: &Selection, reached: impl Fn() -> u64) -> (Vec<Arc<Item>>, Registration, u64) {
+        let mut state = self.lock();
+        // No change after this one can be in the state: they are taken in under the same lock.
+        let revision = reached().max(state.last);
+        let items = state.items.values().filter(|i| selection.matches(i)).cloned().collect();
+        let registration = state.register(&self.kind, selection, revision);
+        (items, registration, revision)
+    }
+
+    /// How many bytes the present objects take, about, and how many there are.
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.items.values().map(|i| i.size()).sum(), state.items.len())
+    }
+}
+
+impl State {
+    fn index(&mut self, kind: &Kind, key: &str, item: &Item, add: bool) {
+        for field in 0..kind.fields.len() {
+            let value = item.field(field);
+            if value.is_empty() {
+                continue;
+            }
+            let entry = (field, Box::from(value));
+            if add {
+                self.by_field.entry(entry).or_default().insert(key.into());
+            } else if let Some(keys) = self.by_field.get_mut(&entry) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_field.remove(&entry);
+                }
+            }
+        }
+    }
+
+    fn remember(&mut self, change: Arc<Change>, now: Instant) {
+        self.window_bytes += change.size();
+        self.window.push_back(change);
+        while let Some(first) = self.window.front() {
+            let fresh = now.saturating_duration_since(first.at) <= WINDOW_AGE_MAX;
+            if fresh && self.window_bytes <= WINDOW_BYTES_MAX {
+                break;
+            }
+            self.window_bytes -= first.size();
+            self.floor = first.revision;
+            self.window.pop_front();
+        }
+    }
+
+    fn register(&mut self, kind: &Kind, selection: &Selection, revision: u64) -> Registration {
+        let bucket = match (selection.name(), selection.field(), selection.namespace.as_str()) {
+            (Some(name), _, "") if !kind.is_namespaced() => Bucket::Name(String::new(), name.to_owned()),
+            (Some(name), _, namespace) if !namespace.is_empty() => Bucket::Name(namespace.to_owned(), name.to_owned()),
+            (_, Some((field, value)), _) => Bucket::Field(field, value.to_owned()),
+            (_, _, "") => Bucket::All,
+            (_, _, namespace) => Bucket::Namespace(namespace.to_owned()),
+        };
+        let from = self.window.partition_point(|c| c.revision <= revision);
+        let backlog = self.window.iter().skip(from).cloned().collect();
+        let (sender, changes) = mpsc::channel(PENDING_MAX);
+        self.registered += 1;
+        if self.registered % SWEEP_EVERY == 0 {
+            self.watchers.retain(|_, watchers| {
+                watchers.retain(|w| !w.is_closed());
+                !watchers.is_empty()
+            });
+        }
+        self.watchers.entry(bucket).or_default().push(sender);
+        Registration { backlog, changes }
+    }
+
+    fn dispatch(&mut self, kind: &Kind, change: &Arc<Change>) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let Some(item) = change.new.as_ref().or(change.old.as_ref()) else { return };
+        let (namespace, name) = (item.stored.namespace.clone(), item.stored.name.clone());
+        let mut touched = vec![Bucket::All, Bucket::Name(namespace.clone(), name)];
+        if !namespace.is_empty() {
+            touched.push(Bucket::Namespace(namespace));
+        }
+        for field in 0..kind.fields.len() {
+            let old = change.old.as_ref().map(|i| i.field(field));
+            let new = change.new.as_ref().map(|i| i.field(field));
+            touched.extend(old.map(|v| Bucket::Field(field, v.to_owned())));
+            touched.extend(new.filter(|_| new != old).map(|v| Bucket::Field(field, v.to_owned())));
+        }
+        for bucket in touched {
+            let Some(watchers) = self.watchers.get_mut(&bucket) else { continue };
+            // Who went away and who is too slow to keep up both lose their place.
+            watchers.retain(|w| w.try_send(change.clone()).is_ok());
+            if watchers.is_empty() {
+                self.watchers.remove(&bucket);
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The resource version within stored JSON: storage does not have it, clients must.
+//!
+//! Works on bytes that the generic store wrote: `{"kind":…,"apiVersion":…,"metadata":{…`, in which the first fields
+//! of `metadata` are names, so that nothing needs parsing.
+
+use bytes::Bytes;
+
+const METADATA: &[u8] = b"\"metadata\":{";
+const FIELD: &[u8] = b"\"resourceVersion\":\"";
+/// The fields that stand before `resourceVersion`, as upstream writes them.
+const BEFORE: [&[u8]; 5] = [b"\"name\":\"", b"\"generateName\":\"", b"\"namespace\":\"", b"\"selfLink\":\"", b"\"uid\":\""];
+
+/// Where `resourceVersion` stands or belongs within `metadata`, and whether something stands before it.
+fn place(json: &[u8]) -> Option<(usize, bool)> {
+    let mut at = memchr::memmem::find(json, METADATA)? + METADATA.len();
+    let mut after = false;
+    for field in BEFORE {
+        if json[at..].starts_with(field) {
+            let value = at + field.len();
+            let end = value + memchr::memchr(b'"', &json[value..])? + 1;
+            after = true;
+            if json.get(end) != Some(&b',') {
+                return Some((end, after));
+            }
+            at = end + 1;
+        }
+    }
+    Some((at, after))
+}
+
+/// The same text with `revision` as its resource version, in place of another if it had one.
+///
+/// # Panics
+/// Never for objects that the generic store wrote, all of which have metadata.
+pub fn with_revision(json: &[u8], revision: u64) -> Bytes {
+    let (at, after) = place(json).expect("the generic store writes metadata");
+    let mut out = Vec::with_capacity(json.len() + 44);
+    let number = revision.to_string();
+    out.extend_from_slice(&json[..at]);
+    if json[at..].starts_with(FIELD) {
+        let value = at + FIELD.len();
+        let end = memchr::memchr(b'"', &json[value..]).map_or(json.len(), |n| value + n);
+        out.extend_from_slice(FIELD);
+        out.extend_from_slice(number.as_bytes());
+        out.extend_from_slice(&json[end..]);
+        return out.into();
+    }
+    // At the end of metadata the comma comes before, else after.
+    let last = json.get(at) == Some(&b'}');
+    if last && after {
+        out.push(b',');
+    }
+    out.extend_from_slice(FIELD);
+    out.extend_from_slice(number.as_bytes());
+    out.push(b'"');
+    if !last {
+        out.push(b',');
+    }
+    out.extend_from_slice(&json[at..]);
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_is_inserted_and_replaced() {
+        let cases = [
+            (r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a","uid":"u","labels":{}},"spec":{}}"#,
+             r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a","uid":"u","resourceVersion":"7","labels":{}},"spec":{}}"#),
+            (r#"{"metadata":{"name":"a"}}"#, r#"{"metadata":{"name":"a","resourceVersion":"7"}}"#),
+            (r#"{"metadata":{}}"#, r#"{"metadata":{"resourceVersion":"7"}}"#),
+            (r#"{"metadata":{"labels":{"a":"b"}}}"#, r#"{"metadata":{"resourceVersion":"7","labels":{"a":"b"}}}"#),
+        ];
+        for (before, after) in cases {
+            let once = with_revision(before.as_bytes(), 7);
+            assert_eq!(String::from_utf8_lossy(&once), after);
+            assert_eq!(String::from_utf8_lossy(&with_revision(&with_revision(before.as_bytes(), 123_456), 7)), after);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A request's body as a document of the version in which the client speaks, in normal form.
+//!
+//! Upstream: k8s.io/apiserver/pkg/endpoints/handlers/{create,update,rest}.go.
+
+use apimachinery::call::{Body, FieldValidation};
+use apimachinery::codec::json::{self, Parsed};
+use apimachinery::codec::yaml;
+use apimachinery::gvk::GroupVersion;
+use apimachinery::schema::{self, TypeId};
+use apimachinery::{Doc, Status, k};
+
+/// The bodies that are understood.
+const ACCEPTED: &str = "application/json, application/yaml";
+
+/// What a body should be.
+pub struct Expected<'a> {
+    /// Its kind.
+    pub kind: &'a str,
+    /// Its group and version.
+    pub gv: &'a GroupVersion,
+    /// Its schema.
+    pub schema: TypeId,
+}
+
+/// The media type of a content type header.
+pub fn media_type(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or("").trim()
+}
+
+/// Reads a body without asking what it should be.
+///
+/// # Errors
+/// 415 for other media types, 400 for text that is none of its kind.
+pub fn parse(body: &Body, kind: &str) -> Result<Parsed, Status> {
+    let unreadable = |e: &dyn std::fmt::Display| {
+        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {e}"))
+    };
+    match body {
+        Body::Empty => Err(unreadable(&"unexpected end of JSON input")),
+        Body::Doc { doc, .. } => Ok(Parsed { doc: (**doc).clone(), duplicates: Vec::new() }),
+        Body::Bytes { content_type, bytes } => match media_type(content_type) {
+            "" | "application/json" => json::parse(bytes.to_vec()).map_err(|e| unreadable(&e)),
+            "application/yaml" => yaml::parse(bytes).map_err(|e| unreadable(&e)),
+            other => Err(Status::unsupported_media_type(other, ACCEPTED)),
+        },
+    }
+}
+
+/// Reads a body that should be an object of a certain kind.
+///
+/// # Errors
+/// As [`parse`]; 400 for another kind or version, for values that do not fit, and with strict validation for unknown
+/// and repeated fields, which are warnings otherwise.
+pub fn object(body: &Body, expected: &Expected<'_>, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<Doc, Status> {
+    let parsed = parse(body, expected.kind)?;
+    normal(parsed, expected, validation, warnings)
+}
+
+/// Checks a parsed object and brings it into normal form; see [`object`].
+///
+/// # Errors
+/// See [`object`].
+pub fn normal(mut parsed: Parsed, expected: &Expected<'_>, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<Doc, Status> {
+    check_type(&mut parsed.doc, expected)?;
+    let Expected { kind, gv, .. } = expected;
+    let refuse = |why: &str| Status::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", gv.version));
+    let decoded = schema::decode::decode(&parsed, expected.schema).map_err(|e| refuse(&e.to_string()))?;
+    match validation {
+        FieldValidation::Strict if !decoded.strict.is_empty() => {
+            return Err(refuse(&format!("strict decoding error: {}", decoded.strict.join(", "))));
+        }
+        FieldValidation::Warn => warnings.extend(decoded.strict),
+        _ => {}
+    }
+    Ok(decoded.doc)
+}
+
+/// Kind and apiVersion must be those of the resource; where unsaid they are filled in.
+fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
+    if !doc.root().is_object() {
+        return Ok(());
+    }
+    let (kind, api_version) = (doc.get(k::KIND).str().to_owned(), doc.get(k::API_VERSION).str().to_owned());
+    let wanted = expected.gv.to_string();
+    if (kind.is_empty() || kind == expected.kind) && (api_version.is_empty() || api_version == wanted) {
+        let mut root = doc.edit();
+        root.set(k::KIND, expected.kind).set(k::API_VERSION, wanted);
+        return Ok(());
+    }
+    let given = match GroupVersion::parse(&api_version) {
+        Some(given) => given,
+        None if api_version.is_empty() => expected.gv.clone(),
+        None => return Err(Status::bad_request(format!("unexpected GroupVersion string: {api_version}"))),
+    };
+    let kind = if kind.is_empty() { expected.kind.to_owned() } else { kind };
+    if schema::kind(&given.group, &given.version, &kind).is_none() {
+        let hint = api::suggest(&given.group, &given.version, &kind).map_or_else(String::new, |s| format!("; {s}"));
+        return Err(Status::bad_request(format!("no kind {kind:?} is registered for version {:?} in this server{hint}", given.to_string())));
+    }
+    if given != *expected.gv {
+        return Err(Status::bad_request(format!("the API version in the data ({given}) does not match the expected API version ({wanted})")));
+    }
+    Err(Status::bad_request(format!(
+        "{kind} in version {:?} cannot be handled as a {}: converting ({}.{kind}) to ({}.{}): unknown conversion",
+        given.version, expected.kind, given.version, expected.gv.version, expected.kind
+    )))
+}

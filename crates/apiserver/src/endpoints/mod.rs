@@ -1,0 +1,172 @@
+//! From an allowed request to its answer: the route to the verb's file.
+//!
+//! Upstream: k8s.io/apiserver/pkg/endpoints/{installer.go,handlers}.
+
+pub mod create;
+pub mod decode;
+pub mod delete;
+pub mod delete_collection;
+pub mod get;
+pub mod list;
+pub mod patch;
+pub mod update;
+pub mod watch;
+
+use std::sync::Arc;
+
+use api::{Action, Class, Kind, Op, Sub, SubKind, Version};
+use apimachinery::call::{Accept, Body, Options, Reply, ResourceTarget, Target, User, Verb, Wire};
+use apimachinery::gvk::GroupVersion;
+use apimachinery::{Call, Status};
+use base::time::Timestamp;
+
+use crate::Api;
+use crate::registry::subresources;
+
+/// A request for a resource, once it is known who asks and what for.
+pub struct Request {
+    /// The server.
+    pub api: Arc<Api>,
+    /// Who asks.
+    pub user: Arc<User>,
+    /// Of which kind.
+    pub kind: Arc<Kind>,
+    /// In which version the client speaks: index into [`Kind::versions`].
+    pub version: usize,
+    /// What is asked for.
+    pub target: ResourceTarget,
+    /// What to do.
+    pub verb: Verb,
+    /// How.
+    pub options: Options,
+    /// In which form the answer is wanted.
+    pub accept: Accept,
+    /// What was sent along.
+    pub body: Body,
+    /// Facts of the connection.
+    pub wire: Wire,
+    /// When the request came.
+    pub now: Timestamp,
+}
+
+impl Request {
+    /// Finds what the call addresses.
+    ///
+    /// # Errors
+    /// 404 for resources that are not served.
+    pub fn new(api: &Arc<Api>, call: Call, user: &User) -> Result<Request, Status> {
+        let Target::Resource(target) = call.target else { return Err(Status::unknown_path()) };
+        let (kind, version) = api.kinds.served(&target.gvr).ok_or_else(Status::unknown_path)?;
+        if !kind.is_namespaced() && !target.namespace.is_empty() {
+            return Err(Status::unknown_path());
+        }
+        Ok(Request {
+            api: api.clone(),
+            user: Arc::new(user.clone()),
+            kind,
+            version,
+            target,
+            verb: call.verb,
+            options: call.options,
+            accept: call.accept,
+            body: call.body,
+            wire: call.wire,
+            now: base::time::now(),
+        })
+    }
+
+    /// The version in which the client speaks.
+    pub fn served(&self) -> &Version {
+        &self.kind.versions[self.version]
+    }
+
+    /// The group and version in which the client speaks.
+    pub fn gv(&self) -> &GroupVersion {
+        &self.served().gv
+    }
+
+    /// What the kind's hooks are told.
+    pub fn op(&self, action: Action) -> Op<'_> {
+        Op {
+            action,
+            subresource: &self.target.subresource,
+            gv: self.gv(),
+            dry_run: self.options.dry_run,
+            user: &self.user,
+            now: self.now,
+        }
+    }
+
+    /// The subresource that is asked for.
+    pub fn sub(&self) -> Option<&Sub> {
+        self.kind.sub(&self.target.subresource)
+    }
+
+    /// 404 for the object itself.
+    pub fn not_found(&self) -> Status {
+        Status::not_found(&self.kind.storage, &self.target.name)
+    }
+
+    /// What every use of this version is warned of.
+    pub fn deprecation(&self) -> Vec<String> {
+        self.served().deprecated.iter().map(ToString::to_string).collect()
+    }
+}
+
+/// Answers a request for a resource.
+///
+/// # Errors
+/// Whatever the verb has to say; 404 and 405 for what is not there to be asked.
+pub async fn serve(request: Request) -> Result<Reply, Status> {
+    let own = request.api.clone();
+    if let Some(connect) = own.connect.iter().find(|c| c.serves(&request.kind, &request.target.subresource)) {
+        return Ok(connect.answer(request).await);
+    }
+    let unsupported = |request: &Request| Status::method_not_supported(&request.kind.storage, method(request.verb));
+    if request.target.subresource.is_empty() {
+        let collection = matches!(request.verb, Verb::List | Verb::Watch | Verb::Create | Verb::DeleteCollection);
+        let placed = !request.kind.is_namespaced()
+            || !request.target.namespace.is_empty()
+            || matches!(request.verb, Verb::List | Verb::Watch);
+        if !request.kind.verbs.contains(&request.verb) || !placed || (!collection && request.target.name.is_empty()) {
+            return Err(unsupported(&request));
+        }
+        if request.kind.class == Class::Virtual {
+            return subresources::binding::create_for(request).await;
+        }
+        return match request.verb {
+            Verb::Get => get::get(&request).await,
+            Verb::List => list::list(&request).await,
+            Verb::Watch => watch::watch(&request).await,
+            Verb::Create => create::create(request).await,
+            Verb::Update => update::update(request).await,
+            Verb::Patch => patch::patch(request).await,
+            Verb::Delete => delete::delete(request).await,
+            Verb::DeleteCollection => delete_collection::delete_collection(request).await,
+            Verb::Connect => Err(unsupported(&request)),
+        };
+    }
+    let Some(sub) = request.sub().cloned() else { return Err(Status::unknown_path()) };
+    if !sub.verbs.contains(&request.verb) {
+        return Err(unsupported(&request));
+    }
+    match (sub.does, request.verb) {
+        (SubKind::Scale(paths), verb) => subresources::scale::serve(request, verb, paths).await,
+        (SubKind::Binding, _) => subresources::binding::create(request).await,
+        (SubKind::Finalize, _) => subresources::finalize::update(request).await,
+        (SubKind::Status | SubKind::Approval | SubKind::Resize | SubKind::EphemeralContainers, verb) => match verb {
+            Verb::Get => get::get(&request).await,
+            Verb::Update => update::update(request).await,
+            Verb::Patch => patch::patch(request).await,
+            _ => Err(unsupported(&request)),
+        },
+        _ => Err(unsupported(&request)),
+    }
+}
+
+fn method(verb: Verb) -> &'static str {
+    match verb {
+        Verb::DeleteCollection => "delete",
+        verb => verb.as_str(),
+    }
+}

@@ -1,0 +1,126 @@
+//! patch: JSON, merge and strategic merge. Server-side apply is refused.
+//! Upstream: k8s.io/apiserver/pkg/endpoints/handlers/patch.go.
+
+use std::borrow::Cow;
+
+use apimachinery::call::{Body, Reply};
+use apimachinery::codec::json::{self, Parsed};
+use apimachinery::codec::yaml;
+use apimachinery::patch;
+use apimachinery::{Doc, Status, k};
+
+use super::{Request, decode};
+use crate::registry::change::{self, Change};
+use crate::registry::render;
+
+/// How often a patch is applied anew to a changed object; upstream's number.
+const TRIES_MAX: usize = 5;
+/// The patches that are understood.
+const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+
+/// The kinds of patches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// RFC 6902.
+    Json,
+    /// RFC 7386.
+    Merge,
+    /// With lists merged by key.
+    Strategic,
+}
+
+/// Changes an object, or its status, as the patch says.
+///
+/// # Errors
+/// 415 for other patches, 400 and 422 for a patch that cannot be read or applied, and as [`super::update`].
+pub async fn patch(request: Request) -> Result<Reply, Status> {
+    let mut warnings = request.deprecation();
+    let (form, patch) = read(&request)?;
+    let name = request.target.name.clone();
+    let version = request.served();
+    let transform = |old: &Doc, warnings: &mut Vec<String>| {
+        let shown = render::convert(&request.kind, version, old.clone());
+        let patched = apply(&request, form, &patch, &shown, &request.kind.kind, version.schema)?;
+        let expected = decode::Expected { kind: &request.kind.kind, gv: &version.gv, schema: version.schema };
+        let parsed = Parsed { doc: patched, duplicates: patch.duplicates.clone() };
+        let mut new = decode::normal(parsed, &expected, request.options.field_validation, warnings)?;
+        render::to_storage(&request.kind, version, &mut new);
+        super::update::place(&request, &mut new)?;
+        change::check_preconditions(&request, &new, old)?;
+        Ok(new)
+    };
+    let done = change::update(&request, Change { tries: TRIES_MAX, ..Change::new(&name, transform) }).await?;
+    warnings.extend(done.warnings);
+    render::object(&request, 200, done.stored, warnings)
+}
+
+/// The request's patch.
+///
+/// # Errors
+/// 415 for other media types, 400 for a body that cannot be read.
+pub fn read(request: &Request) -> Result<(Form, Parsed), Status> {
+    let (content_type, parsed): (&str, Cow<'_, Doc>) = match &request.body {
+        Body::Empty => return Err(Status::bad_request("error decoding patch: unexpected end of JSON input")),
+        Body::Doc { content_type, doc } => (content_type, Cow::Borrowed(&**doc)),
+        Body::Bytes { content_type, bytes } => {
+            let media = decode::media_type(content_type);
+            let form = form(media)?;
+            let read = if media.ends_with("+yaml") {
+                yaml::parse(bytes).map_err(|e| e.to_string())
+            } else {
+                json::parse(bytes.to_vec()).map_err(|e| e.to_string())
+            };
+            let parsed = read.map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
+            return Ok((form, parsed));
+        }
+    };
+    Ok((form(content_type)?, Parsed { doc: parsed.into_owned(), duplicates: Vec::new() }))
+}
+
+fn form(media: &str) -> Result<Form, Status> {
+    match media {
+        "application/json-patch+json" => Ok(Form::Json),
+        "application/merge-patch+json" => Ok(Form::Merge),
+        "application/strategic-merge-patch+json" => Ok(Form::Strategic),
+        "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
+            let mut status = Status::unsupported_media_type(media, ACCEPTED);
+            status.message = format!("server-side apply is not supported by this server: send one of {ACCEPTED} in place of {media:?} (kubectl apply --server-side=false)");
+            Err(status)
+        }
+        other => Err(Status::unsupported_media_type(other, ACCEPTED)),
+    }
+}
+
+/// Applies a patch to a document of the schema's type.
+///
+/// # Errors
+/// 400 and 422 in upstream's words.
+pub fn apply(request: &Request, form: Form, patch: &Parsed, shown: &Doc, kind: &str, schema: apimachinery::schema::TypeId) -> Result<Doc, Status> {
+    let patch = patch.doc.root();
+    match form {
+        Form::Merge if !patch.is_object() => Err(Status::bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")),
+        Form::Merge => Ok(patch::merge::apply(shown, patch)),
+        Form::Json => patch::json::apply(shown, patch).map_err(|error| match &error {
+            patch::json::JsonPatchError::Malformed(_) => Status::bad_request(format!("error decoding patch: {error}")),
+            patch::json::JsonPatchError::TooMany(_) => Status::too_large(error.to_string()),
+            patch::json::JsonPatchError::Failed(_) => unprocessable(request, kind, error.to_string()),
+        }),
+        Form::Strategic => patch::strategic::apply(shown.root(), patch, schema).map_err(|error| match error.code() {
+            422 => unprocessable(request, kind, error.to_string()),
+            400 => Status::bad_request(error.to_string()),
+            _ => Status::internal(error),
+        }),
+    }
+}
+
+/// 422 in the words that upstream uses when a patch cannot be applied.
+fn unprocessable(request: &Request, kind: &str, why: String) -> Status {
+    let mut status = Status::invalid(&request.kind.storage.group, kind, &request.target.name, Default::default());
+    status.message = format!("the server rejected our request due to an error in our request: {why}");
+    status.cause("", &why, "")
+}
+
+/// The name in a document's metadata.
+pub fn name_of(doc: &Doc) -> &str {
+    doc.get(k::METADATA).get(k::NAME).str()
+}

@@ -1,0 +1,194 @@
+//! watch: the changes after a revision, with selectors turning changes into comings and goings.
+//! Upstream: k8s.io/apiserver/pkg/endpoints/handlers/watch.go, pkg/storage/cacher/cache_watcher.go.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::Status;
+use apimachinery::call::{Reply, Watch, WatchEvent};
+use base::time::Instant;
+use tokio::sync::mpsc;
+
+use super::{Request, list};
+use crate::Api;
+use crate::cacher::{Change, Collection, Registration, Selection, TooOld};
+use crate::registry::{render, store};
+
+/// How long a watch lasts when the client does not say, at least; up to twice that, so that not all end together.
+const LAST_MIN: Duration = Duration::from_secs(30 * 60);
+/// How often progress is told.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// How long before a watch's end progress is told once more.
+const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+
+/// Answers with a stream of events.
+///
+/// # Errors
+/// 400 for options that cannot be, 410 for a revision that is no longer in the window.
+pub async fn watch(request: &Request) -> Result<Reply, Status> {
+    let options = &request.options;
+    let selection = list::selection(request)?;
+    let collection = store::collection(request)?;
+    let asked = store::parse_revision(options.resource_version.as_deref())?;
+    let initial = options.send_initial_events.unwrap_or(false);
+    check(options.send_initial_events, options.resource_version_match.as_deref(), options.allow_watch_bookmarks)?;
+    let cacher = &request.api.cacher;
+    match asked {
+        None => {
+            cacher.catch_up().await?;
+        }
+        Some(revision) if initial => cacher.wait(revision).await?,
+        Some(_) => {}
+    }
+    let mut pending = VecDeque::new();
+    let (registration, after) = match asked {
+        Some(revision) if revision > 0 && !initial => (begin(&collection, &selection, revision)?, revision),
+        // No initial events wanted, and no place to begin: from now on.
+        _ if options.send_initial_events == Some(false) => {
+            let revision = cacher.reached();
+            (begin(&collection, &selection, revision)?, revision)
+        }
+        _ => {
+            let (items, registration, revision) = collection.list_and_watch(&selection, || cacher.reached());
+            pending.extend(items.iter().map(|i| WatchEvent::Added(i.stored.clone())));
+            if initial {
+                pending.push_back(WatchEvent::Bookmark { revision, initial: true });
+            }
+            (registration, revision)
+        }
+    };
+    let mut watcher = Watcher {
+        api: request.api.clone(),
+        selection,
+        changes: registration.changes,
+        pending,
+        after,
+        told: after,
+        bookmarks: options.allow_watch_bookmarks,
+        next_bookmark: base::time::instant() + BOOKMARK_EVERY,
+        end: base::time::instant() + duration(options.timeout_seconds),
+        ended: false,
+        renderer: render::Renderer::of(request),
+    };
+    for change in &registration.backlog {
+        watcher.take(change);
+    }
+    let events = futures_util::stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await?, watcher)) });
+    Ok(Reply::Watch(Watch { api_version: request.gv().to_string(), kind: request.kind.kind.to_string(), events: Box::pin(events) }))
+}
+
+fn begin(collection: &Collection, selection: &Selection, revision: u64) -> Result<Registration, Status> {
+    collection.watch(selection, revision).map_err(|TooOld { floor }| too_old(revision, floor))
+}
+
+fn too_old(revision: u64, floor: u64) -> Status {
+    Status::expired(format!("too old resource version: {revision} ({floor})"))
+}
+
+fn check(initial: Option<bool>, matching: Option<&str>, bookmarks: bool) -> Result<(), Status> {
+    let refuse = |why: &str| Err(Status::bad_request(why));
+    match (initial, matching) {
+        (None, Some(_)) => refuse("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+        (Some(_), None) => refuse("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        (Some(_), Some(m)) if m != "NotOlderThan" => refuse("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        (Some(true), _) if !bookmarks => refuse("sendInitialEvents requires allowWatchBookmarks"),
+        _ => Ok(()),
+    }
+}
+
+fn duration(asked: Option<u64>) -> Duration {
+    match asked {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        _ => LAST_MIN.mul_f64(1.0 + base::rand::fraction()),
+    }
+}
+
+struct Watcher {
+    api: Arc<Api>,
+    selection: Selection,
+    changes: mpsc::Receiver<Arc<Change>>,
+    pending: VecDeque<WatchEvent>,
+    /// Changes up to this revision are not told: the client knows them.
+    after: u64,
+    /// The revision that the client knows.
+    told: u64,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    end: Instant,
+    ended: bool,
+    renderer: render::Renderer,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<WatchEvent> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Some(self.renderer.event(event));
+            }
+            if self.ended {
+                return None;
+            }
+            let wake = if self.bookmarks { self.next_bookmark.min(self.end) } else { self.end };
+            base::select! {
+                change = self.changes.recv() => match change {
+                    Some(change) => self.take(&change),
+                    None => self.cut_off(),
+                },
+                () = base::time::sleep_until(wake) => {
+                    if base::time::instant() >= self.end {
+                        self.ended = true;
+                    } else if self.bookmarks && self.told < self.api.cacher.reached() {
+                        self.tell_progress();
+                    }
+                    self.schedule();
+                }
+            }
+        }
+    }
+
+    /// Too slow, or the cache began anew: what was missed cannot be told.
+    fn cut_off(&mut self) {
+        self.ended = true;
+        let floor = self.api.cacher.reached();
+        self.pending.push_back(WatchEvent::Error(too_old(self.told, floor)));
+    }
+
+    fn schedule(&mut self) {
+        let now = base::time::instant();
+        let before_end = self.end - BOOKMARK_BEFORE_END.min(self.end.saturating_duration_since(now));
+        self.next_bookmark = now + BOOKMARK_EVERY;
+        if now < before_end {
+            self.next_bookmark = self.next_bookmark.min(before_end);
+        }
+    }
+
+    fn tell_progress(&mut self) {
+        // Everything up to here had been handed over before the cache said that it reached it.
+        let reached = self.api.cacher.reached();
+        while let Ok(change) = self.changes.try_recv() {
+            self.take(&change);
+        }
+        self.told = self.told.max(reached);
+        self.pending.push_back(WatchEvent::Bookmark { revision: self.told, initial: false });
+    }
+
+    fn take(&mut self, change: &Change) {
+        if change.revision <= self.after {
+            return;
+        }
+        let was = change.old.as_ref().is_some_and(|i| self.selection.matches(i));
+        let is = change.new.as_ref().filter(|i| self.selection.matches(i));
+        let event = match (was, is) {
+            (false, Some(new)) => WatchEvent::Added(new.stored.clone()),
+            (true, Some(new)) => WatchEvent::Modified(new.stored.clone()),
+            (true, None) => match change.gone() {
+                Some(gone) => WatchEvent::Deleted(gone),
+                None => return,
+            },
+            (false, None) => return,
+        };
+        self.told = change.revision;
+        self.pending.push_back(event);
+    }
+}
