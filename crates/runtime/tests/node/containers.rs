@@ -60,7 +60,7 @@ async fn environment_arguments_directory_and_user() {
 #[tokio::test]
 async fn confinement() {
     on_a_node!(node, sandbox);
-    let script = "\
+    let script = "exec 2>&1
 grep CapEff /proc/self/status | tr -d '\\t'
 echo x > /proc/sys/kernel/hostname || echo sys-ro
 cat /proc/kcore | head -c 1 || true; echo masked
@@ -114,7 +114,7 @@ async fn mounts_from_the_host() {
     fs::create_dir(&volume).expect("a volume");
     fs::write(volume.join("file"), "from the host\n").expect("write");
     let mut config = shell(
-        "cat /data/file /etc/hosts; echo back > /data/back; echo no > /ro/x || echo ro; ls /proc/mounts >/dev/null",
+        "exec 2>&1; cat /data/file /etc/hosts; echo back > /data/back; echo no > /ro/x || echo ro; ls /proc/mounts >/dev/null",
     );
     let mount = |path: &str, host: std::path::PathBuf, readonly| Mount {
         container_path: path.into(),
