@@ -1,1 +1,589 @@
+//! What becomes of documents: defaults, complaints, changes, rows. Tables of YAML and what is expected.
 
+use apimachinery::call::User;
+use apimachinery::codec::{json, yaml};
+use apimachinery::{Doc, GroupVersion, k};
+use base::time::Timestamp;
+use expect_test::{Expect, expect};
+
+use crate::kind::*;
+use crate::{generic, kinds};
+
+const NOW: &str = "2026-01-01T01:00:00Z";
+
+fn gv_of(doc: &Doc) -> GroupVersion {
+    GroupVersion::parse(doc.get(k::API_VERSION).str()).expect("an apiVersion")
+}
+
+/// The stored form of a document as a client sends it, with the kind that takes it.
+fn stored(text: &str) -> (std::sync::Arc<Kind>, GroupVersion, Doc) {
+    let parsed = yaml::parse(text.as_bytes()).unwrap();
+    let (gv, name) = (gv_of(&parsed.doc), parsed.doc.get(k::KIND).str().to_owned());
+    let kind = kinds()
+        .into_iter()
+        .find(|kind| kind.kind == name.as_str() && kind.version(&gv).is_some())
+        .expect("a kind");
+    let version = kind.version(&gv).unwrap();
+    let decoded = apimachinery::schema::decode::decode(&parsed, version.schema).unwrap();
+    assert!(decoded.strict.is_empty(), "{:?}", decoded.strict);
+    let mut doc = decoded.doc;
+    (version.defaults)(&mut doc);
+    if let Some(convert) = version.to_storage {
+        convert(&mut doc);
+    }
+    doc.edit().set(k::API_VERSION, kind.storage_version().gv.to_string());
+    (kind, gv, doc)
+}
+
+fn with_op<R>(action: Action, subresource: &str, gv: &GroupVersion, f: impl FnOnce(&Op<'_>) -> R) -> R {
+    let user = User::new("tester", &[]);
+    f(&Op { action, subresource, gv, dry_run: false, user: &user, now: NOW.parse().unwrap() })
+}
+
+fn created(text: &str) -> (std::sync::Arc<Kind>, Doc, String) {
+    let (kind, gv, mut doc) = stored(text);
+    if kind.is_namespaced() {
+        doc.edit().at(k::METADATA).set_default(k::NAMESPACE, "ns");
+    }
+    let errs = with_op(Action::Create, "", &gv, |op| {
+        generic::before_create(&kind, op, &mut doc, "u1");
+        generic::validate(&kind, op, &doc, None)
+    });
+    let text = if errs.is_empty() { String::new() } else { errs.summary() };
+    (kind, doc, text)
+}
+
+/// A new object as it is stored, without its metadata.
+fn makes(text: &str, wanted: Expect) {
+    let (_, mut doc, errs) = created(text);
+    assert_eq!(errs, "");
+    doc.edit().remove(k::METADATA);
+    let mut out = Vec::new();
+    json::write_pretty(doc.root(), 0, &mut out);
+    wanted.assert_eq(&String::from_utf8(out).unwrap());
+}
+
+/// The complaints about a new object, one a line.
+fn refuses(text: &str, wanted: Expect) {
+    let (.., errs) = created(text);
+    wanted
+        .assert_eq(&errs.trim_matches(['[', ']']).replace(", spec.", "\nspec.").replace(", data", "\ndata"));
+}
+
+/// The complaints about a change.
+fn update(old: &str, new: &str, subresource: &str) -> (Doc, String) {
+    let (kind, old, errs) = created(old);
+    assert_eq!(errs, "");
+    let (_, gv, mut new) = stored(new);
+    let errs = with_op(Action::Update, subresource, &gv, |op| {
+        generic::before_update(&kind, op, &mut new, &old);
+        generic::validate(&kind, op, &new, Some(&old))
+    });
+    (new, if errs.is_empty() { String::new() } else { errs.summary() })
+}
+
+/// A table row of an object given as it is stored.
+fn row(text: &str, wanted: Expect) {
+    let doc = yaml::parse(text.as_bytes()).unwrap().doc;
+    let (gv, name) = (gv_of(&doc), doc.get(k::KIND).str().to_owned());
+    let kind = kinds()
+        .into_iter()
+        .find(|kind| kind.kind == name.as_str() && kind.version(&gv).is_some())
+        .expect("a kind");
+    let now: Timestamp = NOW.parse().unwrap();
+    let cells: Vec<String> = kind
+        .columns
+        .iter()
+        .map(|column| match column.cell(doc.root(), now) {
+            Cell::Text(text) => text.into_owned(),
+            Cell::Int(n) => n.to_string(),
+            Cell::Bool(b) => b.to_string(),
+            Cell::Null => "null".into(),
+        })
+        .collect();
+    wanted.assert_eq(&cells.join(" | "));
+}
+
+const POD: &str =
+    "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: 'i:1'}]}}";
+const DEPLOYMENT: &str = "{apiVersion: extensions/v1beta1, kind: Deployment, metadata: {name: d}, spec: {template: {metadata: {labels: {app: a}}, \
+     spec: {containers: [{name: c, image: i, ports: [{name: http, containerPort: 3000}], resources: {requests: {cpu: 200m, memory: 0.5Gi}, limits: {cpu: 400m, memory: 1Gi}}}]}}}}";
+
+#[test]
+fn defaults_of_a_pod() {
+    makes(
+        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {serviceAccount: sa, volumes: [{name: v}, {name: s, secret: {secretName: x}}, {name: t, projected: {sources: [{serviceAccountToken: {path: token}}]}}], containers: [{name: c, image: 'r:5000/i', resources: {limits: {cpu: '1', memory: 0.5Gi}}, env: [{name: NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}], ports: [{containerPort: 80}], readinessProbe: {httpGet: {port: 80}}}]}}",
+        expect![[r#"
+            {
+              "kind": "Pod",
+              "apiVersion": "v1",
+              "spec": {
+                "volumes": [
+                  {
+                    "name": "v",
+                    "emptyDir": {}
+                  },
+                  {
+                    "name": "s",
+                    "secret": {
+                      "secretName": "x",
+                      "defaultMode": 420
+                    }
+                  },
+                  {
+                    "name": "t",
+                    "projected": {
+                      "sources": [
+                        {
+                          "serviceAccountToken": {
+                            "path": "token",
+                            "expirationSeconds": 3600
+                          }
+                        }
+                      ],
+                      "defaultMode": 420
+                    }
+                  }
+                ],
+                "containers": [
+                  {
+                    "name": "c",
+                    "image": "r:5000/i",
+                    "ports": [
+                      {
+                        "containerPort": 80,
+                        "protocol": "TCP"
+                      }
+                    ],
+                    "env": [
+                      {
+                        "name": "NAME",
+                        "valueFrom": {
+                          "fieldRef": {
+                            "fieldPath": "metadata.name",
+                            "apiVersion": "v1"
+                          }
+                        }
+                      }
+                    ],
+                    "resources": {
+                      "limits": {
+                        "cpu": "1",
+                        "memory": "512Mi"
+                      },
+                      "requests": {
+                        "cpu": "1",
+                        "memory": "512Mi"
+                      }
+                    },
+                    "readinessProbe": {
+                      "httpGet": {
+                        "port": 80,
+                        "path": "/",
+                        "scheme": "HTTP"
+                      },
+                      "timeoutSeconds": 1,
+                      "periodSeconds": 10,
+                      "successThreshold": 1,
+                      "failureThreshold": 3
+                    },
+                    "imagePullPolicy": "Always",
+                    "terminationMessagePath": "/dev/termination-log",
+                    "terminationMessagePolicy": "File"
+                  }
+                ],
+                "serviceAccount": "sa",
+                "dnsPolicy": "ClusterFirst",
+                "restartPolicy": "Always",
+                "securityContext": {},
+                "terminationGracePeriodSeconds": 30,
+                "schedulerName": "default-scheduler",
+                "serviceAccountName": "sa",
+                "enableServiceLinks": true
+              },
+              "status": {
+                "phase": "Pending",
+                "qosClass": "Guaranteed"
+              }
+            }"#]],
+    );
+}
+
+#[test]
+fn defaults_of_an_old_deployment() {
+    makes(
+        DEPLOYMENT,
+        expect![[r#"
+        {
+          "kind": "Deployment",
+          "apiVersion": "apps/v1",
+          "spec": {
+            "template": {
+              "metadata": {
+                "labels": {
+                  "app": "a"
+                }
+              },
+              "spec": {
+                "containers": [
+                  {
+                    "name": "c",
+                    "image": "i",
+                    "ports": [
+                      {
+                        "name": "http",
+                        "containerPort": 3000,
+                        "protocol": "TCP"
+                      }
+                    ],
+                    "resources": {
+                      "limits": {
+                        "cpu": "400m",
+                        "memory": "1Gi"
+                      },
+                      "requests": {
+                        "cpu": "200m",
+                        "memory": "512Mi"
+                      }
+                    },
+                    "imagePullPolicy": "Always",
+                    "terminationMessagePath": "/dev/termination-log",
+                    "terminationMessagePolicy": "File"
+                  }
+                ],
+                "dnsPolicy": "ClusterFirst",
+                "restartPolicy": "Always",
+                "securityContext": {},
+                "terminationGracePeriodSeconds": 30,
+                "schedulerName": "default-scheduler"
+              }
+            },
+            "strategy": {
+              "type": "RollingUpdate",
+              "rollingUpdate": {
+                "maxUnavailable": 1,
+                "maxSurge": 1
+              }
+            },
+            "selector": {
+              "matchLabels": {
+                "app": "a"
+              }
+            },
+            "replicas": 1,
+            "revisionHistoryLimit": 2147483647,
+            "progressDeadlineSeconds": 2147483647
+          }
+        }"#]],
+    );
+}
+
+#[test]
+fn defaults_of_a_service_and_a_secret() {
+    makes(
+        "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {type: NodePort, selector: {app: a}, ports: [{port: 3000, targetPort: http}]}}",
+        expect![[r#"
+            {
+              "kind": "Service",
+              "apiVersion": "v1",
+              "spec": {
+                "ports": [
+                  {
+                    "port": 3000,
+                    "targetPort": "http",
+                    "protocol": "TCP"
+                  }
+                ],
+                "selector": {
+                  "app": "a"
+                },
+                "type": "NodePort",
+                "sessionAffinity": "None",
+                "externalTrafficPolicy": "Cluster",
+                "internalTrafficPolicy": "Cluster",
+                "ipFamilyPolicy": "SingleStack"
+              }
+            }"#]],
+    );
+    makes(
+        "{apiVersion: v1, kind: Secret, metadata: {name: s}, data: {a: YQ==}, stringData: {a: b}}",
+        expect![[r#"
+        {
+          "kind": "Secret",
+          "apiVersion": "v1",
+          "data": {
+            "a": "Yg=="
+          },
+          "type": "Opaque"
+        }"#]],
+    );
+    makes(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: team}}",
+        expect![[r#"
+        {
+          "kind": "Namespace",
+          "apiVersion": "v1",
+          "spec": {
+            "finalizers": [
+              "kubernetes"
+            ]
+          },
+          "status": {
+            "phase": "Active"
+          }
+        }"#]],
+    );
+}
+
+#[test]
+fn complaints_about_pods() {
+    refuses(
+        "{apiVersion: v1, kind: Pod, metadata: {name: P_}, spec: {containers: []}}",
+        expect![[r#"
+        metadata.name: Invalid value: "P_": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+        spec.containers: Required value"#]],
+    );
+    refuses(
+        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {restartPolicy: Sometimes, containers: [{name: C, volumeMounts: [{name: v, mountPath: /x}], ports: [{containerPort: 99999}, {containerPort: 80, name: a--b}], env: [{name: ''}, {name: X, valueFrom: {}}], resources: {requests: {cpu: '2', what: 1}, limits: {cpu: 1, what: 1}}, livenessProbe: {successThreshold: 2}}, {name: c, image: i, imagePullPolicy: Perhaps}, {name: c, image: i}]}}",
+        expect![[r#"
+            spec.containers[0].name: Invalid value: "C": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+            spec.containers[0].image: Required value
+            spec.containers[0].ports[0].containerPort: Invalid value: 99999: must be between 1 and 65535, inclusive
+            spec.containers[0].ports[1].name: Invalid value: "a--b": must not contain consecutive hyphens
+            spec.containers[0].env[0].name: Required value
+            spec.containers[0].env[1].valueFrom: Invalid value: "": must specify one of: `configMapKeyRef`, `fieldRef`, `fileKeyRef`, `resourceFieldRef` or `secretKeyRef`
+            spec.containers[0].volumeMounts[0].name: Not found: "v"
+            spec.containers[0].resources.limits[what]: Invalid value: "what": must be a standard resource type or fully qualified
+            spec.containers[0].resources.requests[what]: Invalid value: "what": must be a standard resource type or fully qualified
+            spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1
+            spec.containers[0].livenessProbe: Required value: must specify a handler type
+            spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1
+            spec.containers[1].imagePullPolicy: Unsupported value: "Perhaps": supported values: "Always", "IfNotPresent", "Never"
+            spec.containers[2].name: Duplicate value: "c"
+            spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure""#]],
+    );
+    refuses(
+        "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {tolerations: [{operator: Exists, value: x}], volumes: [{name: v, emptyDir: {}, hostPath: {path: /}}, {name: v, configMap: {items: [{key: a, path: ../b}]}}], containers: [{name: c, image: i}]}}",
+        expect![[r#"
+            spec.volumes[0].emptyDir: Forbidden: may not specify more than 1 volume type
+            spec.volumes[1].name: Duplicate value: "v"
+            spec.volumes[1].configMap.name: Required value
+            spec.volumes[1].configMap.items[0].path: Invalid value: "../b": must not contain '..'
+            spec.tolerations[0].operator: Invalid value: {"operator":"Exists","value":"x"}: value must be empty when `operator` is 'Exists'"#]],
+    );
+}
+
+#[test]
+fn complaints_about_others() {
+    refuses(
+        "{apiVersion: v1, kind: ResourceQuota, metadata: {name: q}, spec: {hard: {configmaps: '10', persistentvolumesclaim: '4', pods: '-1', services.loadbalancers: 0.5}}}",
+        expect![[r#"
+            spec.hard[persistentvolumesclaim]: Invalid value: "persistentvolumesclaim": must be a standard resource for quotas; did you mean "persistentvolumeclaims"?
+            spec.hard[pods]: Invalid value: "-1": must be greater than or equal to 0
+            spec.hard[services.loadbalancers]: Invalid value: "500m": must be an integer"#]],
+    );
+    refuses(
+        "{apiVersion: v1, kind: Service, metadata: {name: 1s}, spec: {type: ClusterIP, externalTrafficPolicy: Local, ports: [{port: 0, nodePort: 30000}, {port: 1, name: a}]}}",
+        expect![[r#"
+            metadata.name: Invalid value: "1s": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')
+            spec.ports[0].name: Required value
+            spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive
+            spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive
+            spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'
+            spec.externalTrafficPolicy: Invalid value: "Local": may only be set for externally-accessible services"#]],
+    );
+    refuses(
+        "{apiVersion: v1, kind: Secret, metadata: {name: s}, type: kubernetes.io/tls, data: {tls.crt: ''}}",
+        expect!["data[tls.key]: Required value"],
+    );
+    refuses(
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: d}, spec: {strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 0%}}, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}",
+        expect![[r#"
+            spec.template.metadata.labels: Invalid value: {"a":"c"}: `selector` does not match template `labels`
+            spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"
+            spec.strategy.rollingUpdate.maxUnavailable: Invalid value: "0%": may not be 0 when `maxSurge` is 0"#]],
+    );
+    refuses(
+        "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: 'a/b'}, roleRef: {kind: Role, name: r}, subjects: [{kind: ServiceAccount, name: s}]}",
+        expect![[
+            r#"metadata.name: Invalid value: "a/b": may not contain '/', roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole", subjects[0].namespace: Required value"#
+        ]],
+    );
+    refuses(
+        "{apiVersion: v1, kind: ConfigMap, metadata: {name: c, labels: {'a b': c}, finalizers: ['x y']}, data: {'a/b': c}}",
+        expect![[r#"
+        metadata.labels: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]'), metadata.finalizers: Invalid value: "x y": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+        data[a/b]: Invalid value: "a/b": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"#]],
+    );
+}
+
+#[test]
+fn a_pod_s_image_changes_and_little_else() {
+    let (doc, errs) = update(POD, &POD.replace("i:1", "i:2"), "");
+    assert_eq!((errs.as_str(), doc.get(k::METADATA).get(k::GENERATION).i64()), ("", 2));
+    let (_, errs) = update(POD, &POD.replace("containers:", "hostNetwork: true, containers:"), "");
+    assert!(
+        errs.contains("spec: Forbidden: pod updates may not change fields other than")
+            && errs.ends_with("changed: hostNetwork"),
+        "{errs}"
+    );
+    let (_, errs) = update(POD, &POD.replace("name: c", "name: d"), "");
+    assert!(errs.contains("changed: containers"), "{errs}");
+}
+
+#[test]
+fn status_and_spec_are_written_apart() {
+    let grown = DEPLOYMENT.replace("spec: {template", "status: {replicas: 3}, spec: {replicas: 3, template");
+    let (doc, errs) = update(DEPLOYMENT, &grown, "");
+    assert_eq!(
+        (errs.as_str(), doc.get(k::SPEC).get(k::REPLICAS).i64(), doc.get(k::STATUS).exists()),
+        ("", 3, false)
+    );
+    assert_eq!(doc.get(k::METADATA).get(k::GENERATION).i64(), 2);
+    let (doc, errs) = update(DEPLOYMENT, &grown, "status");
+    assert_eq!(
+        (errs.as_str(), doc.get(k::SPEC).get(k::REPLICAS).i64(), doc.get(k::STATUS).get(k::REPLICAS).i64()),
+        ("", 1, 3)
+    );
+    assert_eq!(doc.get(k::METADATA).get(k::GENERATION).i64(), 1);
+    let (_, errs) = update(DEPLOYMENT, &DEPLOYMENT.replace("app: a", "app: b"), "");
+    assert!(errs.contains("spec.selector: Invalid value:") && errs.contains("field is immutable"), "{errs}");
+}
+
+#[test]
+fn services_keep_what_they_were_given() {
+    let service =
+        |spec: &str| format!("{{apiVersion: v1, kind: Service, metadata: {{name: s}}, spec: {{{spec}}}}}");
+    let old = service("type: NodePort, clusterIP: 10.0.0.5, ports: [{port: 80, nodePort: 30080}]");
+    let (doc, errs) = update(&old, &service("type: NodePort, ports: [{port: 80}]"), "");
+    assert_eq!((errs.as_str(), doc.get(k::SPEC).get(k::CLUSTER_IP).str()), ("", "10.0.0.5"));
+    assert_eq!(doc.get(k::SPEC).get(k::PORTS).item(0).get(k::NODE_PORT).i64(), 30080);
+    let (doc, errs) = update(
+        &old,
+        &service("type: ClusterIP, externalTrafficPolicy: Cluster, ports: [{port: 80, nodePort: 30080}]"),
+        "",
+    );
+    assert_eq!(
+        (errs.as_str(), doc.get(k::SPEC).get(k::PORTS).item(0).get(k::NODE_PORT).exists()),
+        ("", false)
+    );
+    let (doc, errs) = update(&old, &service("type: ExternalName, externalName: example.com"), "");
+    assert_eq!((errs.as_str(), doc.get(k::SPEC).get(k::CLUSTER_IP).exists()), ("", false));
+    let (_, errs) = update(&old, &service("type: NodePort, clusterIP: 10.0.0.6, ports: [{port: 80}]"), "");
+    assert!(
+        errs.contains("spec.clusterIPs[0]: Invalid value: [\"10.0.0.6\"]: may not change once set"),
+        "{errs}"
+    );
+    let kind = kinds().into_iter().find(|kind| kind.kind == "Service").unwrap();
+    let (_, doc, _) = created(
+        &service("type: NodePort, ports: [{port: 80}, {port: 81, name: b, nodePort: 30081}]")
+            .replace("{port: 80}", "{port: 80, name: a}"),
+    );
+    let wanted = Allocations {
+        cluster_ips: vec![("".into(), String::new())],
+        node_ports: vec![(0, "TCP".into(), 0), (1, "TCP".into(), 30081)],
+        health_check_node_port: None,
+    };
+    assert_eq!(kind.strategy.allocates(doc.root(), None), Some(wanted));
+}
+
+#[test]
+fn events_have_two_faces() {
+    let text = "{apiVersion: events.k8s.io/v1, kind: Event, metadata: {name: e, namespace: ns}, regarding: {kind: Pod, name: p, namespace: ns}, note: hello, reason: R, action: A, type: Normal, eventTime: '2026-01-01T00:59:00.000000Z', reportingController: c, reportingInstance: i}";
+    let (kind, doc, errs) = created(text);
+    assert_eq!(errs, "");
+    assert_eq!((doc.get(k::MESSAGE).str(), doc.get(k::INVOLVED_OBJECT).get(k::NAME).str()), ("hello", "p"));
+    let mut back = doc.clone();
+    (kind.versions[1].from_storage.unwrap())(&mut back);
+    assert_eq!((back.get(k::NOTE).str(), back.get(k::MESSAGE).exists()), ("hello", false));
+    assert_eq!(kind.field(doc.root(), "involvedObject.name").as_deref(), Some("p"));
+}
+
+#[test]
+fn rows() {
+    let pod = |status: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: p, creationTimestamp: '2026-01-01T00:55:00Z'}}, spec: {{nodeName: n1, initContainers: [{{name: i}}], containers: [{{name: c}}, {{name: d}}]}}, status: {status}}}"
+        )
+    };
+    row(
+        &pod("{phase: Pending, initContainerStatuses: [{name: i, state: {running: {}}}]}"),
+        expect!["p | 0/2 | Init:0/1 | 0 | 5m | <none> | n1 | <none> | <none>"],
+    );
+    row(
+        &pod(
+            "{phase: Running, podIPs: [{ip: 10.1.1.1}], initContainerStatuses: [{name: i, state: {terminated: {exitCode: 0}}}], containerStatuses: [{name: c, ready: true, state: {running: {}}}, {name: d, restartCount: 3, state: {waiting: {reason: CrashLoopBackOff}}, lastState: {terminated: {exitCode: 1, finishedAt: '2026-01-01T00:59:00Z'}}}]}",
+        ),
+        expect!["p | 1/2 | CrashLoopBackOff | 3 (60s ago) | 5m | 10.1.1.1 | n1 | <none> | <none>"],
+    );
+    row(
+        &pod(
+            "{phase: Pending, initContainerStatuses: [{name: i, state: {terminated: {exitCode: 0}}}], containerStatuses: [{name: c, state: {waiting: {reason: ContainerCreating}}}]}",
+        ),
+        expect!["p | 0/2 | ContainerCreating | 0 | 5m | <none> | n1 | <none> | <none>"],
+    );
+    row(&pod("{phase: Succeeded, initContainerStatuses: [{name: i, state: {terminated: {exitCode: 0}}}], containerStatuses: [{name: c, state: {terminated: {exitCode: 0, reason: Completed}}}]}").replace("name: p,", "name: p, deletionTimestamp: '2026-01-01T00:59:00Z',"), expect!["p | 0/2 | Completed | 0 | 5m | <none> | n1 | <none> | <none>"]);
+    row(
+        "{apiVersion: apps/v1, kind: Deployment, metadata: {name: d, creationTimestamp: '2025-12-31T01:00:00Z'}, spec: {replicas: 3, selector: {matchLabels: {a: b}}, template: {spec: {containers: [{name: c, image: i}]}}}, status: {readyReplicas: 2, updatedReplicas: 3, availableReplicas: 2}}",
+        expect!["d | 2/3 | 3 | 2 | 24h | c | i | a=b"],
+    );
+    row(
+        "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {type: LoadBalancer, clusterIP: 10.0.0.1, ports: [{port: 80, nodePort: 30080, protocol: TCP}]}}",
+        expect!["s | LoadBalancer | 10.0.0.1 | <pending> | 80:30080/TCP | <unknown> | <none>"],
+    );
+    row(
+        "{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {node-role.kubernetes.io/control-plane: ''}}, spec: {unschedulable: true}, status: {conditions: [{type: Ready, status: 'True'}], addresses: [{type: InternalIP, address: 10.0.0.2}], nodeInfo: {kubeletVersion: v1.37.0}}}",
+        expect![
+            "n1 | Ready,SchedulingDisabled | control-plane | <unknown> | v1.37.0 | 10.0.0.2 | <none> | <unknown> | <unknown> | <unknown>"
+        ],
+    );
+    row(
+        "{apiVersion: v1, kind: ResourceQuota, metadata: {name: q}, status: {hard: {requests.cpu: '1', limits.cpu: '2', pods: '5'}, used: {pods: '1', limits.cpu: 400m}}}",
+        expect!["q | pods: 1/5, requests.cpu: 0/1 | limits.cpu: 400m/2 | <unknown>"],
+    );
+    row(
+        "{apiVersion: v1, kind: Event, metadata: {name: e}, type: Warning, reason: BackOff, involvedObject: {kind: Pod, name: p}, message: 'again ', count: 4, firstTimestamp: '2026-01-01T00:50:00Z', lastTimestamp: '2026-01-01T00:59:30Z', source: {component: kubelet, host: n1}}",
+        expect!["30s | Warning | BackOff | pod/p |  | kubelet, n1 | again | 10m | 4 | e"],
+    );
+}
+
+#[test]
+fn deletion_of_a_pod_takes_its_grace() {
+    let (kind, mut doc, _) = created(POD);
+    let grace = |doc: &Doc, asked| {
+        with_op(Action::Delete, "", &GroupVersion::new("", "v1"), |op| {
+            kind.strategy.graceful_delete(op, asked, doc.root())
+        })
+    };
+    assert_eq!(grace(&doc, None), Some(0));
+    doc.edit().at(k::SPEC).set(k::NODE_NAME, "n");
+    assert_eq!(
+        (grace(&doc, None), grace(&doc, Some(5)), grace(&doc, Some(-1))),
+        (Some(30), Some(5), Some(1))
+    );
+    doc.edit().at(k::STATUS).set(k::PHASE, "Failed");
+    assert_eq!(grace(&doc, None), Some(0));
+}
+
+#[test]
+fn every_kind_holds_together() {
+    let mut keys = std::collections::BTreeSet::new();
+    for kind in kinds() {
+        assert!(
+            kind.class == Class::Virtual || keys.insert(kind.key_prefix.clone()),
+            "{} is kept twice",
+            kind.key_prefix
+        );
+        assert!(kind.stored < kind.versions.len());
+        let scale = kind.sub("scale").map(|s| s.group_version(&kind.versions[0].gv).to_string());
+        assert!(scale.is_none_or(|gv| gv == "autoscaling/v1"));
+        for version in &kind.versions {
+            // Defaults work on anything, and once is enough.
+            let mut doc = apimachinery::doc!({ "metadata": { "name": "x" }, "spec": null });
+            (version.defaults)(&mut doc);
+            let once = doc.clone();
+            (version.defaults)(&mut doc);
+            assert_eq!(doc, once, "{} {}", kind.kind, version.gv);
+        }
+    }
+}
