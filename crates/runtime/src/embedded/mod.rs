@@ -249,7 +249,10 @@ impl Inner {
         let own_network = options.network == NamespaceMode::Pod;
         let hostname_file = own_network.then(|| dir.join("hostname"));
         if let Some(file) = &hostname_file {
-            fs::write(file, format!("{}\n", config.hostname)).map_err(Error::io("write the host name"))?;
+            let text = format!("{}\n", config.hostname);
+            fs::write(file, text)
+                .and_then(|()| fs::set_permissions(file, fs::Permissions::from_mode(0o644)))
+                .map_err(Error::io("write the host name"))?;
         }
         let sandbox = SandboxSpec {
             id: id.clone(),

@@ -204,12 +204,17 @@ impl Layer<'_> {
         }
         let mut at = self.root.try_clone()?;
         for name in path {
-            match rustix::fs::mkdirat(&at, *name, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            let made = match rustix::fs::mkdirat(&at, *name, Mode::from_raw_mode(0o755)) {
+                Ok(()) => true,
+                Err(rustix::io::Errno::EXIST) => false,
                 Err(e) => return Err(e.into()),
-            }
+            };
             at = open_beneath(&at, Path::new(name), OFlags::RDONLY | OFlags::DIRECTORY)
                 .map_err(through_link)?;
+            if made {
+                // Whatever this process's umask.
+                rustix::fs::fchmod(&at, Mode::from_raw_mode(0o755))?;
+            }
         }
         Ok(at)
     }

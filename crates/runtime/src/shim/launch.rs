@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -30,7 +31,12 @@ const READY: &str = "ready";
 pub fn spawn(exe: &Path, args: &[OsString], dir: &Path) -> Result<(), Error> {
     let log = dir.join("shim.log");
     let stderr = File::create(&log).map_err(Error::io(format!("create {}", log.display())))?;
-    let mut child = Command::new(exe)
+    let mut command = Command::new(exe);
+    if exe == Path::new("/proc/self/exe") {
+        // What lists of processes show.
+        command.arg0("keelson");
+    }
+    let mut child = command
         .args(args)
         .arg(dir)
         .current_dir("/")

@@ -122,6 +122,8 @@ impl Shim {
         let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         process::raise_limits()?;
+        // What it makes for containers is not only for root, whatever the engine was started with.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
         // The last to go when memory is short, where the host allows it.
         process::set_oom_score_adj(-998)?;
         rustix::thread::set_name(c"keelson-shim")?;
