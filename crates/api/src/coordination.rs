@@ -44,6 +44,11 @@ impl Strategy for Lease {
         }
     }
 
+    /// A node's heartbeat may be lost in a power cut: the next one comes in seconds.
+    fn class(&self, namespace: &str) -> Option<Class> {
+        (namespace == "kube-node-lease").then_some(Class::Lazy)
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
     }

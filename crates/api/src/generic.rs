@@ -33,6 +33,12 @@ pub fn before_create(kind: &Kind, op: &Op<'_>, new: &mut Doc, uid: &str) {
         meta.set(k::GENERATION, 1);
     }
     kind.strategy.prepare(op, new, None);
+    as_go_writes(kind, new);
+}
+
+/// What hooks and defaults left in another order or form than Go would write it.
+fn as_go_writes(kind: &Kind, doc: &mut Doc) {
+    *doc = apimachinery::schema::normalise::normalise(doc.root(), kind.storage_version().schema);
 }
 
 /// Shapes the new state of an object (both of the stored version): system metadata as it was, `/status` writes
@@ -58,6 +64,7 @@ pub fn before_update(kind: &Kind, op: &Op<'_>, new: &mut Doc, old: &Doc) {
         let next = old_meta.get(k::GENERATION).i64() + 1;
         new.edit().at(k::METADATA).set(k::GENERATION, next);
     }
+    as_go_writes(kind, new);
 }
 
 /// All errors of an object: its metadata's and the kind's own.
@@ -79,7 +86,12 @@ pub fn name(rule: NameRule, name: &str) -> Vec<String> {
         NameRule::Label => validation::dns1123_label(name),
         NameRule::Label1035 => validation::dns1035_label(name),
         NameRule::PathSegment => validation::path_segment(name),
-        NameRule::Ip => validation::ip(name),
+        NameRule::Ip => match name.parse::<std::net::IpAddr>() {
+            Ok(ip) if ip.to_string() != name => {
+                vec![format!("must be in canonical form ({:?})", ip.to_string())]
+            }
+            _ => validation::ip(name),
+        },
     }
 }
 

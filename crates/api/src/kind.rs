@@ -287,6 +287,11 @@ pub trait Strategy: Sync {
         None
     }
 
+    /// How much a write in this namespace is worth, where that differs from [`Kind::class`].
+    fn class(&self, _namespace: &str) -> Option<Class> {
+        None
+    }
+
     /// Whether an update may leave out the resource version.
     fn allow_unconditional_update(&self) -> bool {
         true
@@ -416,6 +421,11 @@ impl Kind {
     /// The served version of this group and name.
     pub fn version(&self, gv: &GroupVersion) -> Option<&Version> {
         self.versions.iter().find(|v| v.gv == *gv)
+    }
+
+    /// How much a write of an object of this namespace is worth.
+    pub fn class_of(&self, namespace: &str) -> Class {
+        self.strategy.class(namespace).unwrap_or(self.class)
     }
 
     /// Whether objects live in namespaces.

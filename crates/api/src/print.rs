@@ -21,7 +21,13 @@ pub(crate) const AGE: Column = Column::code("Age", "string", "Time since the obj
     age_of(o.get(k::METADATA).get(k::CREATION_TIMESTAMP).str(), now)
 });
 
-/// What kinds without columns of their own show. Upstream says `Created At` there.
+/// When it was made, as upstream shows some kinds.
+pub(crate) const CREATED_AT: Column =
+    Column::code("Created At", "date", "When the object was made.", |o, _| {
+        plain(o.get(k::METADATA).get(k::CREATION_TIMESTAMP))
+    });
+
+/// What kinds without columns of their own show.
 pub(crate) const NAME_AGE: &[Column] = &[NAME, AGE];
 
 /// The age of an RFC 3339 time; `<unknown>` without one.

@@ -8,14 +8,13 @@ use apimachinery::{Doc, Ref, k, validation};
 
 use crate::core::pod_defaults::each;
 use crate::kind::*;
-use crate::print::{AGE, NAME, plain};
+use crate::print::{AGE, CREATED_AT, NAME};
 use crate::rules::{complain, label_selector, one_of, required};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// The group's kinds.
 pub(crate) fn kinds() -> Vec<Kind> {
-    let created = |o: Ref<'_>, _| plain(o.get(k::METADATA).get(k::CREATION_TIMESTAMP));
     let role = |o: Ref<'_>, _| {
         let role = o.get(k::ROLE_REF);
         Cell::from(format!("{}/{}", role.get(k::KIND).str(), role.get(k::NAME).str()))
@@ -27,7 +26,7 @@ pub(crate) fn kinds() -> Vec<Kind> {
             _ => |o, _| named(o, "ServiceAccount"),
         }
     };
-    let rules = || Cow::Owned(vec![NAME, Column::code("Created At", "date", "When it was made.", created)]);
+    let rules = || Cow::Owned(vec![NAME, CREATED_AT]);
     let bindings = || {
         Cow::Owned(vec![
             NAME,

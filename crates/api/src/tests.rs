@@ -136,8 +136,8 @@ fn defaults_of_a_pod() {
                       "sources": [
                         {
                           "serviceAccountToken": {
-                            "path": "token",
-                            "expirationSeconds": 3600
+                            "expirationSeconds": 3600,
+                            "path": "token"
                           }
                         }
                       ],
@@ -160,8 +160,8 @@ fn defaults_of_a_pod() {
                         "name": "NAME",
                         "valueFrom": {
                           "fieldRef": {
-                            "fieldPath": "metadata.name",
-                            "apiVersion": "v1"
+                            "apiVersion": "v1",
+                            "fieldPath": "metadata.name"
                           }
                         }
                       }
@@ -178,8 +178,8 @@ fn defaults_of_a_pod() {
                     },
                     "readinessProbe": {
                       "httpGet": {
-                        "port": 80,
                         "path": "/",
+                        "port": 80,
                         "scheme": "HTTP"
                       },
                       "timeoutSeconds": 1,
@@ -187,18 +187,18 @@ fn defaults_of_a_pod() {
                       "successThreshold": 1,
                       "failureThreshold": 3
                     },
-                    "imagePullPolicy": "Always",
                     "terminationMessagePath": "/dev/termination-log",
-                    "terminationMessagePolicy": "File"
+                    "terminationMessagePolicy": "File",
+                    "imagePullPolicy": "Always"
                   }
                 ],
-                "serviceAccount": "sa",
-                "dnsPolicy": "ClusterFirst",
                 "restartPolicy": "Always",
-                "securityContext": {},
                 "terminationGracePeriodSeconds": 30,
-                "schedulerName": "default-scheduler",
+                "dnsPolicy": "ClusterFirst",
                 "serviceAccountName": "sa",
+                "serviceAccount": "sa",
+                "securityContext": {},
+                "schedulerName": "default-scheduler",
                 "enableServiceLinks": true
               },
               "status": {
@@ -214,67 +214,68 @@ fn defaults_of_an_old_deployment() {
     makes(
         DEPLOYMENT,
         expect![[r#"
-        {
-          "kind": "Deployment",
-          "apiVersion": "apps/v1",
-          "spec": {
-            "template": {
-              "metadata": {
-                "labels": {
-                  "app": "a"
-                }
-              },
+            {
+              "kind": "Deployment",
+              "apiVersion": "apps/v1",
               "spec": {
-                "containers": [
-                  {
-                    "name": "c",
-                    "image": "i",
-                    "ports": [
+                "replicas": 1,
+                "selector": {
+                  "matchLabels": {
+                    "app": "a"
+                  }
+                },
+                "template": {
+                  "metadata": {
+                    "labels": {
+                      "app": "a"
+                    }
+                  },
+                  "spec": {
+                    "containers": [
                       {
-                        "name": "http",
-                        "containerPort": 3000,
-                        "protocol": "TCP"
+                        "name": "c",
+                        "image": "i",
+                        "ports": [
+                          {
+                            "name": "http",
+                            "containerPort": 3000,
+                            "protocol": "TCP"
+                          }
+                        ],
+                        "resources": {
+                          "limits": {
+                            "cpu": "400m",
+                            "memory": "1Gi"
+                          },
+                          "requests": {
+                            "cpu": "200m",
+                            "memory": "512Mi"
+                          }
+                        },
+                        "terminationMessagePath": "/dev/termination-log",
+                        "terminationMessagePolicy": "File",
+                        "imagePullPolicy": "Always"
                       }
                     ],
-                    "resources": {
-                      "limits": {
-                        "cpu": "400m",
-                        "memory": "1Gi"
-                      },
-                      "requests": {
-                        "cpu": "200m",
-                        "memory": "512Mi"
-                      }
-                    },
-                    "imagePullPolicy": "Always",
-                    "terminationMessagePath": "/dev/termination-log",
-                    "terminationMessagePolicy": "File"
+                    "restartPolicy": "Always",
+                    "terminationGracePeriodSeconds": 30,
+                    "dnsPolicy": "ClusterFirst",
+                    "securityContext": {},
+                    "schedulerName": "default-scheduler"
                   }
-                ],
-                "dnsPolicy": "ClusterFirst",
-                "restartPolicy": "Always",
-                "securityContext": {},
-                "terminationGracePeriodSeconds": 30,
-                "schedulerName": "default-scheduler"
-              }
-            },
-            "strategy": {
-              "type": "RollingUpdate",
-              "rollingUpdate": {
-                "maxUnavailable": 1,
-                "maxSurge": 1
-              }
-            },
-            "selector": {
-              "matchLabels": {
-                "app": "a"
-              }
-            },
-            "replicas": 1,
-            "revisionHistoryLimit": 2147483647,
-            "progressDeadlineSeconds": 2147483647
-          }
-        }"#]],
+                },
+                "strategy": {
+                  "type": "RollingUpdate",
+                  "rollingUpdate": {
+                    "maxUnavailable": 1,
+                    "maxSurge": 1
+                  }
+                },
+                "revisionHistoryLimit": 2147483647,
+                "progressDeadlineSeconds": 2147483647
+              },
+              "status": {}
+            }"#]],
     );
 }
 
@@ -289,9 +290,9 @@ fn defaults_of_a_service_and_a_secret() {
               "spec": {
                 "ports": [
                   {
+                    "protocol": "TCP",
                     "port": 3000,
-                    "targetPort": "http",
-                    "protocol": "TCP"
+                    "targetPort": "http"
                   }
                 ],
                 "selector": {
@@ -300,8 +301,11 @@ fn defaults_of_a_service_and_a_secret() {
                 "type": "NodePort",
                 "sessionAffinity": "None",
                 "externalTrafficPolicy": "Cluster",
-                "internalTrafficPolicy": "Cluster",
-                "ipFamilyPolicy": "SingleStack"
+                "ipFamilyPolicy": "SingleStack",
+                "internalTrafficPolicy": "Cluster"
+              },
+              "status": {
+                "loadBalancer": {}
               }
             }"#]],
     );
@@ -436,7 +440,11 @@ fn status_and_spec_are_written_apart() {
     let grown = DEPLOYMENT.replace("spec: {template", "status: {replicas: 3}, spec: {replicas: 3, template");
     let (doc, errs) = update(DEPLOYMENT, &grown, "");
     assert_eq!(
-        (errs.as_str(), doc.get(k::SPEC).get(k::REPLICAS).i64(), doc.get(k::STATUS).exists()),
+        (
+            errs.as_str(),
+            doc.get(k::SPEC).get(k::REPLICAS).i64(),
+            doc.get(k::STATUS).get(k::REPLICAS).exists()
+        ),
         ("", 3, false)
     );
     assert_eq!(doc.get(k::METADATA).get(k::GENERATION).i64(), 2);

@@ -1,5 +1,5 @@
 //! Deployment: declarative updates for ReplicaSets. The old groups differ in defaults and have `rollbackTo`, which
-//! nothing does any more; all are stored as `apps/v1`. Upstream: pkg/registry/apps/deployment, pkg/apis/{apps,extensions}/v1beta1.
+//! is kept as upstream's annotation; all are stored as `apps/v1`. Upstream: pkg/registry/apps/deployment, pkg/apis/{apps,extensions}/v1beta1.
 
 use std::borrow::Cow;
 
@@ -18,9 +18,7 @@ pub(crate) fn kind() -> Kind {
         |group: &'static str, version: &'static str, defaults: fn(&mut Doc), warning: &'static str| Version {
             defaults,
             deprecated: Some(warning.into()),
-            to_storage: Some(|doc| {
-                doc.edit().at(k::SPEC).remove(k::ROLLBACK_TO);
-            }),
+            to_storage: Some(keep_rollback),
             ..v(group, version, "Deployment")
         };
     Kind {
@@ -121,6 +119,18 @@ fn selector_from_template(doc: &mut Doc) {
     }
     if doc.get(k::METADATA).get(k::LABELS).is_empty() {
         doc.edit().at(k::METADATA).set(k::LABELS, &labels);
+    }
+}
+
+/// Where `apps/v1`, which has no `rollbackTo`, keeps it for the controller.
+const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
+
+fn keep_rollback(doc: &mut Doc) {
+    let rollback = doc.get(k::SPEC).get(k::ROLLBACK_TO);
+    if rollback.is_set() {
+        let revision = rollback.get(k::REVISION).i64().to_string();
+        doc.edit().at(k::METADATA).at(k::ANNOTATIONS).set(ROLLBACK_TO, revision);
+        doc.edit().at(k::SPEC).remove(k::ROLLBACK_TO);
     }
 }
 

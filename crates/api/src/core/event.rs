@@ -89,7 +89,7 @@ fn from_core(doc: &mut Doc) {
 }
 
 const COLUMNS: &[Column] = &[
-    Column::code("Last Seen", "string", "Time since it happened last.", |event, now| last_seen(event, now)),
+    Column::code("Last Seen", "string", "Time since it happened last.", last_seen),
     Column::path("Type", "string", "Normal or Warning.", "type"),
     Column::path("Reason", "string", "What happened, in one word.", "reason"),
     Column::code("Object", "string", "What it happened to.", |event, _| {

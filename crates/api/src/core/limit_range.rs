@@ -1,18 +1,22 @@
 //! LimitRange: bounds and defaults for what one pod or container asks for.
 //! Upstream: pkg/registry/core/limitrange, ValidateLimitRange.
 
+use std::borrow::Cow;
+
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::quantity::Quantity;
 use apimachinery::{Doc, Ref, k, validation};
 
 use crate::core::{pod_defaults, resources};
 use crate::kind::*;
+use crate::print::{CREATED_AT, NAME};
 use crate::rules::{complain, required};
 
 /// Limit ranges.
 pub(crate) fn kind() -> Kind {
     Kind {
         short: names(&["limits"]),
+        columns: Cow::Owned(vec![NAME, CREATED_AT]),
         strategy: &LimitRange,
         ..Kind::new("", "v1", "limitranges", "LimitRange").defaults(defaults)
     }
