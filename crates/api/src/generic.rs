@@ -46,15 +46,24 @@ fn as_go_writes(kind: &Kind, doc: &mut Doc) {
 pub fn before_update(kind: &Kind, op: &Op<'_>, new: &mut Doc, old: &Doc) {
     match kind.sub(op.subresource).map(|s| s.does) {
         Some(SubKind::Status) => keep_all_but_status(new, old, !kind.strategy.labels_change_with_status()),
+        // A binding writes both: the node, and the condition that says so.
+        Some(SubKind::Binding) => {}
         _ if kind.has_status() => keep(new, old, &[], k::STATUS),
         _ => {}
     }
     let old_meta = old.get(k::METADATA);
     let mut meta = new.edit().at(k::METADATA);
-    for key in [k::SELF_LINK, k::GENERATION, k::DELETION_TIMESTAMP, k::DELETION_GRACE_PERIOD_SECONDS] {
+    // What clients send of these does not count.
+    for key in [
+        k::SELF_LINK,
+        k::GENERATION,
+        k::CREATION_TIMESTAMP,
+        k::DELETION_TIMESTAMP,
+        k::DELETION_GRACE_PERIOD_SECONDS,
+    ] {
         meta.set_opt(key, old_meta.get(key).is_set().then(|| old_meta.get(key)));
     }
-    for key in [k::UID, k::CREATION_TIMESTAMP, k::NAME, k::NAMESPACE, k::GENERATE_NAME] {
+    for key in [k::UID, k::NAME, k::NAMESPACE] {
         if meta.read().get(key).str().is_empty() && old_meta.get(key).is_set() {
             meta.set(key, old_meta.get(key));
         }

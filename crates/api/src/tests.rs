@@ -595,3 +595,30 @@ fn every_kind_holds_together() {
         }
     }
 }
+
+#[test]
+fn metadata_of_the_system_s_own_stays() {
+    let (doc, errs) = update(
+        POD,
+        &POD.replace(
+            "name: p",
+            "name: p, generation: 7, creationTimestamp: '2020-01-01T00:00:00Z', labels: {a: b}",
+        ),
+        "status",
+    );
+    let meta = doc.get(k::METADATA);
+    assert_eq!(
+        (errs.as_str(), meta.get(k::UID).str(), meta.get(k::CREATION_TIMESTAMP).str()),
+        ("", "u1", NOW)
+    );
+    assert_eq!((meta.get(k::GENERATION).i64(), meta.get(k::LABELS).get("a").str()), (1, "b"));
+    let (_, errs) = update(POD, &POD.replace("name: p", "name: q"), "");
+    assert_eq!(errs, "metadata.name: Invalid value: \"q\": field is immutable");
+    let owned = POD.replace("name: p", "name: p, ownerReferences: [{apiVersion: a/b/c, kind: K, name: x, controller: true}, {apiVersion: v1, kind: K, name: z, uid: u, controller: true}]");
+    refuses(
+        &owned,
+        expect![[
+            r#"metadata.ownerReferences[0].uid: Required value: must not be empty, metadata.ownerReferences[0].apiVersion: Invalid value: "a/b/c": must be <group>/<version> or <version>, metadata.ownerReferences: Invalid value: [{"apiVersion":"a/b/c","kind":"K","name":"x","uid":"","controller":true},{"apiVersion":"v1","kind":"K","name":"z","uid":"u","controller":true}]: Only one reference can have Controller set to true. Found "true" in references for K/x and K/z"#
+        ]],
+    );
+}

@@ -67,6 +67,8 @@ impl Strategy for Pod {
                 if status.read().get(k::QOS_CLASS).str().is_empty() && !was.is_empty() {
                     status.set(k::QOS_CLASS, was);
                 }
+                let owners = old.get(k::METADATA).get(k::OWNER_REFERENCES);
+                new.edit().at(k::METADATA).set_opt(k::OWNER_REFERENCES, owners.exists().then_some(owners));
                 return;
             }
             Some(_) => return,
