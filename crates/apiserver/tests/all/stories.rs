@@ -1,0 +1,167 @@
+//! What single kinds do beyond what all do: pods' deletion, quotas, addresses, watches, and what crashes leave.
+
+use apimachinery::{doc, k};
+
+use crate::harness::Server;
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn pod(name: &str) -> apimachinery::Doc {
+    doc!({ "metadata": { "name": name }, "spec": { "containers": [{ "name": "c", "image": "i",
+        "resources": { "requests": { "memory": "1Gi" }, "limits": { "memory": "1Gi" } } }] } })
+}
+
+#[test]
+fn a_quota_is_never_exceeded_whoever_is_first() {
+    base::sim::run(3, async {
+        let server = std::sync::Arc::new(Server::start().await);
+        let quotas = "/api/v1/namespaces/default/resourcequotas";
+        let quota = doc!({ "metadata": { "name": "q" }, "spec": { "hard": { "requests.memory": "2Gi" } } });
+        let mut made = server.post(quotas, &quota).await.ok();
+        let why = server.post(PODS, &pod("early")).await.fails(403);
+        assert_eq!(why, "pods \"early\" is forbidden: status unknown for quota: q, resources: requests.memory");
+        made.edit().set(k::STATUS, doc!({ "hard": { "requests.memory": "2Gi" }, "used": { "requests.memory": "0" } }));
+        server.put(&format!("{quotas}/q/status"), &made).await.ok();
+        let mut tasks = Vec::new();
+        for i in 0..6 {
+            let server = server.clone();
+            tasks.push(base::task::spawn(async move { server.post(PODS, &pod(&format!("p{i}"))).await }));
+        }
+        let mut refused = Vec::new();
+        for task in tasks {
+            let answer = task.await;
+            if answer.code != 201 {
+                refused.push(answer.fails(403));
+            }
+        }
+        assert_eq!(refused.len(), 4);
+        assert!(refused.iter().all(|w| w.ends_with("is forbidden: exceeded quota: q, requested: requests.memory=1Gi, used: requests.memory=2Gi, limited: requests.memory=2Gi")), "{refused:?}");
+        let used = server.get(&format!("{quotas}/q")).await.ok().root().find("status.used").to_doc();
+        assert_eq!(used.get("requests.memory").str(), "2Gi");
+        let bare = doc!({ "metadata": { "name": "bare" }, "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+        let why = server.post(PODS, &bare).await.fails(403);
+        assert_eq!(why, "pods \"bare\" is forbidden: failed quota: q: must specify requests.memory for: c");
+    });
+}
+
+#[test]
+fn pods_go_with_grace_that_only_shrinks() {
+    base::sim::run(4, async {
+        let server = Server::start().await;
+        // Unscheduled: at once.
+        server.post(PODS, &pod("a")).await.ok();
+        server.delete(&format!("{PODS}/a")).await.ok();
+        server.get(&format!("{PODS}/a")).await.fails(404);
+        // Bound: the kubelet has time to end it.
+        server.post(PODS, &pod("b")).await.ok();
+        let binding = doc!({ "metadata": { "name": "b" }, "target": { "kind": "Node", "name": "n1" } });
+        assert_eq!(server.post(&format!("{PODS}/b/binding"), &binding).await.code, 201);
+        let why = server.post(&format!("{PODS}/b/binding"), &binding).await.fails(409);
+        assert!(why.ends_with("pod b is already assigned to node \"n1\""), "{why}");
+        let bound = server.get(&format!("{PODS}/b")).await.ok();
+        assert_eq!(bound.root().find("spec.nodeName").str(), "n1");
+        assert!(bound.root().find("status.conditions").items().any(|c| c.get(k::TYPE).str() == "PodScheduled" && c.get(k::STATUS).str() == "True"));
+        let grace = |d: &apimachinery::Doc| d.root().find("metadata.deletionGracePeriodSeconds").i64();
+        assert_eq!(grace(&server.delete(&format!("{PODS}/b")).await.ok()), 30);
+        assert_eq!(grace(&server.delete(&format!("{PODS}/b?gracePeriodSeconds=60")).await.ok()), 30);
+        assert_eq!(grace(&server.delete(&format!("{PODS}/b?gracePeriodSeconds=5")).await.ok()), 5);
+        let uid = bound.root().find("metadata.uid").str().to_owned();
+        let wrong = doc!({ "kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": { "uid": "other" } });
+        let last = doc!({ "kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": { "uid": uid } });
+        let at = format!("{PODS}/b");
+        server.send("DELETE", &at, &[], wrong.to_json().into()).await.fails(409);
+        server.send("DELETE", &at, &[], last.to_json().into()).await.ok();
+        server.get(&at).await.fails(404);
+    });
+}
+
+#[test]
+fn addresses_and_ports_are_taken_and_given_back() {
+    base::sim::run(5, async {
+        let server = Server::start().await;
+        let services = "/api/v1/namespaces/default/services";
+        let service = |name: &str| doc!({ "metadata": { "name": name }, "spec": { "type": "NodePort", "selector": { "a": "b" }, "ports": [{ "port": 80 }] } });
+        let made = server.post(services, &service("a")).await.ok();
+        let (ip, port) = (made.root().find("spec.clusterIP").str().to_owned(), made.root().find("spec.ports").item(0).get("nodePort").i64());
+        assert!(ip.starts_with("10.96."), "{ip}");
+        assert!((30_000..=32_767).contains(&port), "{port}");
+        let address = format!("/apis/networking.k8s.io/v1/ipaddresses/{ip}");
+        assert_eq!(server.get(&address).await.ok().root().find("spec.parentRef.name").str(), "a");
+        let mut taken = service("b");
+        taken.edit().at(k::SPEC).set("clusterIP", &ip);
+        let why = server.post(services, &taken).await.fails(422);
+        assert!(why.contains(&format!("failed to allocate IP {ip}: provided IP is already allocated")), "{why}");
+        let mut taken = service("b");
+        taken.edit().at(k::SPEC).list(k::PORTS).item(0).unwrap().set("nodePort", port);
+        let why = server.post(services, &taken).await.fails(422);
+        assert!(why.contains("provided port is already allocated"), "{why}");
+        server.delete(&format!("{services}/a")).await.ok();
+        server.get(&address).await.fails(404);
+        assert_eq!(server.post(services, &taken).await.code, 201);
+    });
+}
+
+#[test]
+fn selectors_turn_changes_into_comings_and_goings() {
+    base::sim::run(6, async {
+        let server = Server::start().await;
+        let maps = "/api/v1/namespaces/default/configmaps";
+        let map = |labels: apimachinery::Doc| {
+            let mut out = doc!({ "metadata": { "name": "m" } });
+            out.edit().at(k::METADATA).set(k::LABELS, labels);
+            out
+        };
+        let begin = server.get(maps).await.ok().root().find("metadata.resourceVersion").str().to_owned();
+        server.post(maps, &map(doc!({ "a": "no" }))).await.ok();
+        for value in ["yes", "yes", "no", "yes"] {
+            let patch = doc!({ "metadata": { "labels": { "a": value, "n": base::rand::below(1000).to_string() } } });
+            server.patch(&format!("{maps}/m"), "merge", &patch).await.ok();
+        }
+        server.delete(&format!("{maps}/m")).await.ok();
+        let watch = format!("{maps}?watch=1&labelSelector=a%3Dyes&timeoutSeconds=2&resourceVersion={begin}");
+        let events = server.get(&watch).await.ok();
+        let kinds: Vec<&str> = events.root().items().map(|e| e.get(k::TYPE).str()).collect();
+        assert_eq!(kinds, ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]);
+        let revisions: Vec<u64> = events.root().items().map(|e| e.find("object.metadata.resourceVersion").str().parse().unwrap()).collect();
+        assert!(revisions.is_sorted_by(|a, b| a < b), "{revisions:?}");
+        // After five minutes the window has moved on.
+        base::time::sleep(std::time::Duration::from_secs(301)).await;
+        server.post(maps, &map(doc!({}))).await.ok();
+        server.get(&format!("{maps}?watch=1&resourceVersion={begin}")).await.fails(410);
+    });
+}
+
+#[test]
+fn watches_tell_their_beginning_and_their_progress() {
+    base::sim::run(7, async {
+        let server = Server::start().await;
+        let maps = "/api/v1/namespaces/default/configmaps";
+        server.post(maps, &doc!({ "metadata": { "name": "m" } })).await.ok();
+        let watch = format!("{maps}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=90");
+        let events = server.get(&watch).await.ok();
+        let kinds: Vec<&str> = events.root().items().map(|e| e.get(k::TYPE).str()).collect();
+        assert_eq!(kinds, ["ADDED", "BOOKMARK"]);
+        assert!(events.root().item(1).find("object.metadata.initial").bool());
+    });
+}
+
+#[test]
+fn a_list_continues_where_it_was() {
+    base::sim::run(8, async {
+        let server = Server::start().await;
+        let maps = "/api/v1/namespaces/default/configmaps";
+        for i in 0..5 {
+            server.post(maps, &doc!({ "metadata": { "name": format!("m{i}") } })).await.ok();
+        }
+        let page = server.get(&format!("{maps}?limit=2")).await.ok();
+        assert_eq!(page.root().find("metadata.remainingItemCount").i64(), 3);
+        let token = page.root().find("metadata.continue").str().to_owned();
+        server.delete(&format!("{maps}/m3")).await.ok();
+        server.post(maps, &doc!({ "metadata": { "name": "m9" } })).await.ok();
+        let rest = server.get(&format!("{maps}?limit=10&continue={token}")).await.ok();
+        let names: Vec<&str> = rest.get(k::ITEMS).items().map(|i| i.find("metadata.name").str()).collect();
+        assert_eq!(names, ["m2", "m3", "m4"], "the state of the first page");
+        assert_eq!(rest.root().find("metadata.resourceVersion").str(), page.root().find("metadata.resourceVersion").str());
+        server.get(&format!("{maps}?continue=nonsense")).await.fails(400);
+    });
+}
