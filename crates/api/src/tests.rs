@@ -622,3 +622,25 @@ fn metadata_of_the_system_s_own_stays() {
         ]],
     );
 }
+
+#[test]
+fn the_seeds_are_taken_as_written() {
+    let mut taken = Vec::new();
+    for file in [
+        "resourcequota.yml",
+        "defaults.yaml",
+        "helloworld-no-quotas.yaml",
+        "helloworld-with-quotas.yaml",
+        "helloworld-elb-tls-service.yaml",
+    ] {
+        let text =
+            std::fs::read_to_string(format!("{}/../../examples/seeds/{file}", env!("CARGO_MANIFEST_DIR")))
+                .unwrap();
+        for part in text.split("\n---").filter(|part| part.contains("kind:")) {
+            let (kind, _, errs) = created(part);
+            assert_eq!(errs, "", "{file}");
+            taken.push(kind.kind.to_string());
+        }
+    }
+    expect!["Namespace ResourceQuota ResourceQuota LimitRange Deployment Deployment Service"].assert_eq(&taken.join(" "));
+}

@@ -119,7 +119,8 @@ fn ports(errs: &mut ErrorList, list: Ref<'_>, spec: Ref<'_>, at: &Path) {
         if outer != 0 {
             numbers(errs, outer, &at.child("hostPort"));
         }
-        if spec.get(k::HOST_NETWORK).bool() && outer != inner {
+        // Pods have been given theirs by now; in templates none need be said.
+        if spec.get(k::HOST_NETWORK).bool() && outer != 0 && outer != inner {
             errs.invalid(
                 &at.child("hostPort"),
                 outer,

@@ -38,8 +38,8 @@ pub(crate) fn template(spec: Edit<'_>) {
     pod_spec(spec.at(k::TEMPLATE).at(k::SPEC));
 }
 
-/// Ports of a pod on the host's network are the host's; templates get that too.
-pub(crate) fn host_ports(spec: &mut Edit<'_>) {
+/// Ports of a pod on the host's network are the host's. Templates say nothing of it.
+fn host_ports(spec: &mut Edit<'_>) {
     for list in [k::CONTAINERS, k::INIT_CONTAINERS] {
         each(spec, list, |mut container| {
             each(&mut container, k::PORTS, |mut port| {
