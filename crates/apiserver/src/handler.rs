@@ -68,7 +68,9 @@ async fn at_path(api: &Arc<Api>, path: &str, call: &Call) -> Result<Reply, Statu
 }
 
 /// Runs `work` on a task of its own, which goes on when the returned future is dropped.
-async fn to_its_end(work: impl Future<Output = Result<Reply, Status>> + Send + 'static) -> Result<Reply, Status> {
+async fn to_its_end(
+    work: impl Future<Output = Result<Reply, Status>> + Send + 'static,
+) -> Result<Reply, Status> {
     let (done, result) = oneshot::channel();
     base::task::spawn(async move {
         let out = work.await;
@@ -119,7 +121,19 @@ impl Asked {
 }
 
 fn static_verb(verb: &str) -> &'static str {
-    const ALL: [Verb; 8] =
-        [Verb::Get, Verb::List, Verb::Watch, Verb::Create, Verb::Update, Verb::Patch, Verb::Delete, Verb::DeleteCollection];
-    ALL.iter().map(|v| v.as_str()).chain(["post", "put", "head", "options"]).find(|v| *v == verb).unwrap_or("get")
+    const ALL: [Verb; 8] = [
+        Verb::Get,
+        Verb::List,
+        Verb::Watch,
+        Verb::Create,
+        Verb::Update,
+        Verb::Patch,
+        Verb::Delete,
+        Verb::DeleteCollection,
+    ];
+    ALL.iter()
+        .map(|v| v.as_str())
+        .chain(["post", "put", "head", "options"])
+        .find(|v| *v == verb)
+        .unwrap_or("get")
 }

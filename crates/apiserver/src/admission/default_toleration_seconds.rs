@@ -24,7 +24,9 @@ impl Plugin for DefaultTolerationSeconds {
             for taint in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
                 let mut all = attributes.object.get(k::SPEC).get(k::TOLERATIONS).items();
                 let tolerated = all.any(|t| {
-                    matches!(t.get(k::KEY).str(), "" | "*") && t.get(k::KEY).str().is_empty() && matches!(t.get(k::EFFECT).str(), "" | "NoExecute")
+                    matches!(t.get(k::KEY).str(), "" | "*")
+                        && t.get(k::KEY).str().is_empty()
+                        && matches!(t.get(k::EFFECT).str(), "" | "NoExecute")
                         || t.get(k::KEY).str() == taint && matches!(t.get(k::EFFECT).str(), "" | "NoExecute")
                 });
                 if !tolerated {

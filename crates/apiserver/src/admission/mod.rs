@@ -53,7 +53,9 @@ impl Attributes<'_> {
     /// Whether it is this resource of the core group, itself or its subresource.
     pub fn is_core(&self, resource: &str, subresource: &str) -> bool {
         let storage = self.resource();
-        storage.group.is_empty() && storage.resource == resource && self.request.target.subresource == subresource
+        storage.group.is_empty()
+            && storage.resource == resource
+            && self.request.target.subresource == subresource
     }
 
     /// The namespace; empty for kinds without.

@@ -43,9 +43,13 @@ fn check(attributes: &Attributes<'_>) -> Result<(), Status> {
     let Some(found) = attributes.request.api.cacher.get(&NAMESPACES, "", namespace) else {
         return Err(Status::not_found(&NAMESPACES, namespace));
     };
-    let going = || found.doc().get(k::METADATA).get(k::DELETION_TIMESTAMP).is_set() || found.doc().get(k::STATUS).get(k::PHASE).str() == "Terminating";
+    let going = || {
+        found.doc().get(k::METADATA).get(k::DELETION_TIMESTAMP).is_set()
+            || found.doc().get(k::STATUS).get(k::PHASE).str() == "Terminating"
+    };
     if attributes.operation == Operation::Create && going() {
-        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
         let cause = format!("namespace {namespace} is being terminated");
         return Err(attributes.forbidden(&why).cause("NamespaceTerminating", &cause, "metadata.namespace"));
     }

@@ -20,7 +20,12 @@ const OWN_LABELS: [&str; 9] = [
     "topology.kubernetes.io/region",
     "topology.kubernetes.io/zone",
 ];
-const OWN_DOMAINS: [&str; 4] = ["kubelet.kubernetes.io", "node.kubernetes.io", "failure-domain.beta.kubernetes.io", "feature.node.kubernetes.io"];
+const OWN_DOMAINS: [&str; 4] = [
+    "kubelet.kubernetes.io",
+    "node.kubernetes.io",
+    "failure-domain.beta.kubernetes.io",
+    "feature.node.kubernetes.io",
+];
 
 /// The plugin.
 pub struct NodeRestriction;
@@ -35,7 +40,9 @@ impl Plugin for NodeRestriction {
     }
 
     fn validate<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move { if attributes.operation == Operation::Delete { check(attributes) } else { Ok(()) } })
+        Box::pin(
+            async move { if attributes.operation == Operation::Delete { check(attributes) } else { Ok(()) } },
+        )
     }
 }
 
@@ -56,8 +63,12 @@ fn check(attributes: &Attributes<'_>) -> Result<(), Status> {
     let subresource = attributes.request.target.subresource.as_str();
     match (&*resource.group, &*resource.resource, subresource) {
         ("", "pods", "") => pod(attributes, node),
-        ("", "pods", "status") => own_pod(attributes, node, "can only update pod status for pods with spec.nodeName set to itself"),
-        ("", "pods", "eviction") => own_pod(attributes, node, "can only evict pods with spec.nodeName set to itself"),
+        ("", "pods", "status") => {
+            own_pod(attributes, node, "can only update pod status for pods with spec.nodeName set to itself")
+        }
+        ("", "pods", "eviction") => {
+            own_pod(attributes, node, "can only evict pods with spec.nodeName set to itself")
+        }
         ("", "nodes", _) => own_node(attributes, node),
         ("coordination.k8s.io", "leases", _) => lease(attributes, node),
         _ => Ok(()),
@@ -87,19 +98,34 @@ fn own_pod(attributes: &Attributes<'_>, node: &str, why: &str) -> Result<(), Sta
 fn pod(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let new = &attributes.object;
     match attributes.operation {
-        Operation::Delete => own_pod(attributes, node, "can only delete pods with spec.nodeName set to itself"),
+        Operation::Delete => {
+            own_pod(attributes, node, "can only delete pods with spec.nodeName set to itself")
+        }
         Operation::Update => Err(refuse(attributes, &format!("node {node:?} cannot update pods"))),
         Operation::Create => {
             if !new.get(k::METADATA).get(k::ANNOTATIONS).get(MIRROR).exists() {
-                return Err(refuse(attributes, &format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods")));
+                return Err(refuse(
+                    attributes,
+                    &format!(
+                        "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+                    ),
+                ));
             }
             if node_name(new) != node {
-                return Err(refuse(attributes, &format!("node {node:?} can only create pods with spec.nodeName set to itself")));
+                return Err(refuse(
+                    attributes,
+                    &format!("node {node:?} can only create pods with spec.nodeName set to itself"),
+                ));
             }
             let owners = new.get(k::METADATA).get(k::OWNER_REFERENCES);
-            let by_node = |o: Ref<'_>| o.get(k::KIND).str() == "Node" && o.get(k::NAME).str() == node && o.get(k::CONTROLLER).bool();
+            let by_node = |o: Ref<'_>| {
+                o.get(k::KIND).str() == "Node" && o.get(k::NAME).str() == node && o.get(k::CONTROLLER).bool()
+            };
             if owners.len() > 1 || owners.items().any(|o| !by_node(o)) {
-                return Err(refuse(attributes, &format!("node {node:?} can only create pods with an owner reference set to itself")));
+                return Err(refuse(
+                    attributes,
+                    &format!("node {node:?} can only create pods with an owner reference set to itself"),
+                ));
             }
             Ok(())
         }
@@ -107,15 +133,25 @@ fn pod(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
 }
 
 fn own_node(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
-    let requested = if attributes.name.is_empty() { attributes.object.get(k::METADATA).get(k::NAME).str() } else { attributes.name };
+    let requested = if attributes.name.is_empty() {
+        attributes.object.get(k::METADATA).get(k::NAME).str()
+    } else {
+        attributes.name
+    };
     if requested != node {
-        return Err(refuse(attributes, &format!("node {node:?} is not allowed to modify node {requested:?}")));
+        return Err(refuse(
+            attributes,
+            &format!("node {node:?} is not allowed to modify node {requested:?}"),
+        ));
     }
     let new = &attributes.object;
     match (attributes.operation, attributes.old) {
         (Operation::Create, _) => {
             if new.get(k::SPEC).get(k::CONFIG_SOURCE).is_set() {
-                return Err(refuse(attributes, &format!("node {node:?} is not allowed to create pods with a non-nil configSource")));
+                return Err(refuse(
+                    attributes,
+                    &format!("node {node:?} is not allowed to create pods with a non-nil configSource"),
+                ));
             }
             labels(attributes, node, Ref::absent())
         }
@@ -126,7 +162,10 @@ fn own_node(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
             }
             let owners = |d: &Doc| d.get(k::METADATA).get(k::OWNER_REFERENCES).to_doc();
             if owners(old) != owners(new) {
-                return Err(refuse(attributes, &format!("node {node:?} is not allowed to modify ownerReferences")));
+                return Err(refuse(
+                    attributes,
+                    &format!("node {node:?} is not allowed to modify ownerReferences"),
+                ));
             }
             labels(attributes, node, old.get(k::METADATA).get(k::LABELS))
         }
@@ -145,7 +184,8 @@ fn labels(attributes: &Attributes<'_>, node: &str, old: Ref<'_>) -> Result<(), S
         return Ok(());
     }
     let verb = if attributes.operation == Operation::Create { "set" } else { "modify" };
-    Err(refuse(attributes, &format!("is not allowed to {verb} the following labels: {}", refused.join(", "))).cause("", node, "metadata.labels"))
+    Err(refuse(attributes, &format!("is not allowed to {verb} the following labels: {}", refused.join(", ")))
+        .cause("", node, "metadata.labels"))
 }
 
 fn is_reserved(label: &str) -> bool {
@@ -154,7 +194,9 @@ fn is_reserved(label: &str) -> bool {
     if within(RESERVED) {
         return true;
     }
-    (within("kubernetes.io") || within("k8s.io")) && !OWN_LABELS.contains(&label) && !OWN_DOMAINS.iter().any(|d| within(d))
+    (within("kubernetes.io") || within("k8s.io"))
+        && !OWN_LABELS.contains(&label)
+        && !OWN_DOMAINS.iter().any(|d| within(d))
 }
 
 fn lease(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
@@ -162,9 +204,16 @@ fn lease(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
         let why = format!("can only access leases in the \"kube-node-lease\" system namespace");
         return Err(refuse(attributes, &why));
     }
-    let name = if attributes.name.is_empty() { attributes.object.get(k::METADATA).get(k::NAME).str() } else { attributes.name };
+    let name = if attributes.name.is_empty() {
+        attributes.object.get(k::METADATA).get(k::NAME).str()
+    } else {
+        attributes.name
+    };
     if name != node {
-        return Err(refuse(attributes, "can only access node lease with the same name as the requesting node"));
+        return Err(refuse(
+            attributes,
+            "can only access node lease with the same name as the requesting node",
+        ));
     }
     Ok(())
 }

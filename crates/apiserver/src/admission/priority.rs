@@ -9,7 +9,8 @@ use crate::cacher::Lister;
 
 const CLASSES: GroupResource = GroupResource::new("scheduling.k8s.io", "priorityclasses");
 /// The classes that every cluster has.
-const SYSTEM: [(&str, i64); 2] = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+const SYSTEM: [(&str, i64); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 const PREEMPTS: &str = "PreemptLowerPriority";
 
 /// The plugin.
@@ -50,7 +51,11 @@ fn resolve(attributes: &mut Attributes<'_>) -> Result<(), Status> {
     let lister = &attributes.request.api.cacher;
     let mut policy = PREEMPTS.to_owned();
     let value = if class.is_empty() {
-        let fallback = lister.list(&CLASSES, "").into_iter().filter(|c| c.doc().get(k::GLOBAL_DEFAULT).bool()).min_by_key(|c| c.doc().get(k::VALUE).i64());
+        let fallback = lister
+            .list(&CLASSES, "")
+            .into_iter()
+            .filter(|c| c.doc().get(k::GLOBAL_DEFAULT).bool())
+            .min_by_key(|c| c.doc().get(k::VALUE).i64());
         match fallback {
             None => 0,
             Some(found) => {
@@ -68,7 +73,9 @@ fn resolve(attributes: &mut Attributes<'_>) -> Result<(), Status> {
         return Err(attributes.forbidden(&format!("no PriorityClass with name {class} was found")));
     };
     if let Some(given) = given.filter(|g| *g != value) {
-        let why = format!("the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name");
+        let why = format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+        );
         return Err(attributes.forbidden(&why));
     }
     let mut spec = attributes.object.edit().at(k::SPEC);

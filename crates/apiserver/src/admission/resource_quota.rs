@@ -24,7 +24,10 @@ impl Plugin for ResourceQuota {
 
     fn reserve(&self, attributes: &Attributes<'_>, along: &mut Writes) -> Result<(), Status> {
         let request = attributes.request;
-        if attributes.namespace().is_empty() || attributes.operation == Operation::Delete || !request.target.subresource.is_empty() {
+        if attributes.namespace().is_empty()
+            || attributes.operation == Operation::Delete
+            || !request.target.subresource.is_empty()
+        {
             return Ok(());
         }
         let quotas = request.api.cacher.list(&QUOTAS, attributes.namespace());
@@ -64,13 +67,19 @@ fn charge(attributes: &Attributes<'_>, quota: &Doc, delta: &Usage) -> Result<Opt
     let zero = |q: &apimachinery::quantity::Quantity| q.sub(*q);
     let asked: Usage = delta
         .iter()
-        .filter(|(what, amount)| quota.get(k::SPEC).get(k::HARD).get(what.as_str()).exists() && **amount > zero(amount))
+        .filter(|(what, amount)| {
+            quota.get(k::SPEC).get(k::HARD).get(what.as_str()).exists() && **amount > zero(amount)
+        })
         .map(|(what, amount)| (what.clone(), *amount))
         .collect();
     if asked.is_empty() {
         return Ok(None);
     }
-    let unknown: Vec<&str> = asked.keys().filter(|what| !used.contains_key(*what) || !hard.contains_key(*what)).map(String::as_str).collect();
+    let unknown: Vec<&str> = asked
+        .keys()
+        .filter(|what| !used.contains_key(*what) || !hard.contains_key(*what))
+        .map(String::as_str)
+        .collect();
     if !unknown.is_empty() {
         let why = format!("status unknown for quota: {name}, resources: {}", unknown.join(","));
         return Err(attributes.forbidden(&why));
@@ -79,8 +88,15 @@ fn charge(attributes: &Attributes<'_>, quota: &Doc, delta: &Usage) -> Result<Opt
     quota_usage::add_all(&mut sum, &asked);
     let exceeded: Vec<&String> = asked.keys().filter(|what| sum[*what] > hard[*what]).collect();
     if !exceeded.is_empty() {
-        let show = |from: &Usage| exceeded.iter().map(|what| format!("{what}={}", from[*what])).collect::<Vec<_>>().join(",");
-        let why = format!("exceeded quota: {name}, requested: {}, used: {}, limited: {}", show(&asked), show(&used), show(&hard));
+        let show = |from: &Usage| {
+            exceeded.iter().map(|what| format!("{what}={}", from[*what])).collect::<Vec<_>>().join(",")
+        };
+        let why = format!(
+            "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
+            show(&asked),
+            show(&used),
+            show(&hard)
+        );
         return Err(attributes.forbidden(&why));
     }
     let mut charged = quota.clone();

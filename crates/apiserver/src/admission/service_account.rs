@@ -48,7 +48,9 @@ fn check_mirror(attributes: &Attributes<'_>) -> Result<(), Status> {
     if !spec.get(k::SERVICE_ACCOUNT_NAME).str().is_empty() {
         return Err(attributes.forbidden("a mirror pod may not reference service accounts"));
     }
-    let sources = |v: Ref<'_>| v.get(k::PROJECTED).get(k::SOURCES).items().any(|s| s.get(k::SERVICE_ACCOUNT_TOKEN).is_set());
+    let sources = |v: Ref<'_>| {
+        v.get(k::PROJECTED).get(k::SOURCES).items().any(|s| s.get(k::SERVICE_ACCOUNT_TOKEN).is_set())
+    };
     if spec.get(k::VOLUMES).items().any(sources) {
         return Err(attributes.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
     }
@@ -64,7 +66,8 @@ async fn complete(attributes: &mut Attributes<'_>) -> Result<(), Status> {
     spec.set(k::SERVICE_ACCOUNT_NAME, &name).set(k::SERVICE_ACCOUNT, &name);
     let Some(account) = find(attributes, &name).await else {
         let namespace = attributes.namespace();
-        let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
+        let why =
+            format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
         return Err(attributes.forbidden(&why));
     };
     let account = account.doc();
@@ -88,7 +91,9 @@ async fn find(attributes: &Attributes<'_>, name: &str) -> Option<Arc<Item>> {
         return found;
     }
     let collection = cacher.collection(&ACCOUNTS)?;
-    let selection = Selection::new(&collection.kind, collection.kind.stored, namespace, "", "metadata.name=default").ok()?;
+    let selection =
+        Selection::new(&collection.kind, collection.kind.stored, namespace, "", "metadata.name=default")
+            .ok()?;
     let (items, mut registration, _) = collection.list_and_watch(&selection, || cacher.reached());
     if let Some(item) = items.into_iter().next() {
         return Some(item);
@@ -99,14 +104,20 @@ async fn find(attributes: &Attributes<'_>, name: &str) -> Option<Arc<Item>> {
 
 /// Adds the volume with the token and mounts it wherever nothing else is mounted.
 fn mount(pod: &mut Doc) {
-    let bare = |c: Ref<'_>| !c.get(k::VOLUME_MOUNTS).items().any(|m| m.get(k::MOUNT_PATH).str() == MOUNT_PATH);
+    let bare =
+        |c: Ref<'_>| !c.get(k::VOLUME_MOUNTS).items().any(|m| m.get(k::MOUNT_PATH).str() == MOUNT_PATH);
     let spec = pod.get(k::SPEC);
     let lists = [k::INIT_CONTAINERS, k::CONTAINERS];
     if !lists.iter().any(|list| spec.get(*list).items().any(bare)) {
         return;
     }
-    let has_token = |v: Ref<'_>| v.get(k::PROJECTED).get(k::SOURCES).items().any(|s| s.get(k::SERVICE_ACCOUNT_TOKEN).is_set());
-    let given = spec.get(k::VOLUMES).items().find(|v| v.get(k::NAME).str().starts_with(VOLUME_PREFIX) && has_token(*v));
+    let has_token = |v: Ref<'_>| {
+        v.get(k::PROJECTED).get(k::SOURCES).items().any(|s| s.get(k::SERVICE_ACCOUNT_TOKEN).is_set())
+    };
+    let given = spec
+        .get(k::VOLUMES)
+        .items()
+        .find(|v| v.get(k::NAME).str().starts_with(VOLUME_PREFIX) && has_token(*v));
     let name = match given {
         Some(volume) => volume.get(k::NAME).str().to_owned(),
         None => crate::registry::change::draw_name(VOLUME_PREFIX),
@@ -119,7 +130,9 @@ fn mount(pod: &mut Doc) {
         let mut containers = containers;
         containers.for_each(|container| {
             if bare(container.read()) {
-                container.list(k::VOLUME_MOUNTS).push(doc!({ "name": name, "readOnly": true, "mountPath": MOUNT_PATH }));
+                container
+                    .list(k::VOLUME_MOUNTS)
+                    .push(doc!({ "name": name, "readOnly": true, "mountPath": MOUNT_PATH }));
             }
         });
     }

@@ -157,7 +157,9 @@ impl Collection {
                 out.push(item.clone());
             }
         };
-        if let (Some(name), false) = (selection.name(), selection.namespace.is_empty() && self.kind.is_namespaced()) {
+        if let (Some(name), false) =
+            (selection.name(), selection.namespace.is_empty() && self.kind.is_namespaced())
+        {
             let key = key_of(&selection.namespace, name);
             if key.as_str() > after {
                 state.items.get(key.as_str()).into_iter().for_each(&mut take);
@@ -198,7 +200,11 @@ impl Collection {
     }
 
     /// The selected objects together with a watch of all later changes, and the revision of that state.
-    pub fn list_and_watch(&self, selection: &Selection, reached: impl Fn() -> u64) -> (Vec<Arc<Item>>, Registration, u64) {
+    pub fn list_and_watch(
+        &self,
+        selection: &Selection,
+        reached: impl Fn() -> u64,
+    ) -> (Vec<Arc<Item>>, Registration, u64) {
         let mut state = self.lock();
         // No change after this one can be in the state: they are taken in under the same lock.
         let revision = reached().max(state.last);
@@ -250,7 +256,9 @@ impl State {
     fn register(&mut self, kind: &Kind, selection: &Selection, revision: u64) -> Registration {
         let bucket = match (selection.name(), selection.field(), selection.namespace.as_str()) {
             (Some(name), _, "") if !kind.is_namespaced() => Bucket::Name(String::new(), name.to_owned()),
-            (Some(name), _, namespace) if !namespace.is_empty() => Bucket::Name(namespace.to_owned(), name.to_owned()),
+            (Some(name), _, namespace) if !namespace.is_empty() => {
+                Bucket::Name(namespace.to_owned(), name.to_owned())
+            }
             (_, Some((field, value)), _) => Bucket::Field(field, value.to_owned()),
             (_, _, "") => Bucket::All,
             (_, _, namespace) => Bucket::Namespace(namespace.to_owned()),

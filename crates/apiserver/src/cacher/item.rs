@@ -127,13 +127,23 @@ impl Selection {
     ///
     /// # Errors
     /// 400 for a selector that cannot be read or names a field that the kind does not offer.
-    pub fn new(kind: &Kind, version: usize, namespace: &str, labels: &str, fields: &str) -> Result<Selection, Status> {
-        let labels = Selector::parse(labels).map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
+    pub fn new(
+        kind: &Kind,
+        version: usize,
+        namespace: &str,
+        labels: &str,
+        fields: &str,
+    ) -> Result<Selection, Status> {
+        let labels = Selector::parse(labels)
+            .map_err(|e| Status::bad_request(format!("unable to parse requirement: {e}")))?;
         let terms = FieldSelector::parse(fields).map_err(|e| Status::bad_request(e.to_string()))?;
         let mut out = Selection { namespace: namespace.to_owned(), labels, fields: Vec::new() };
         for term in terms.terms() {
             let aliases = kind.versions[version].field_aliases;
-            let name = aliases.iter().find(|(here, _)| *here == term.field).map_or(term.field.as_str(), |(_, stored)| stored);
+            let name = aliases
+                .iter()
+                .find(|(here, _)| *here == term.field)
+                .map_or(term.field.as_str(), |(_, stored)| stored);
             let at = match name {
                 "metadata.name" => At::Name,
                 "metadata.namespace" => At::Namespace,
@@ -177,7 +187,10 @@ impl Selection {
 
     /// The one name that objects must have, if the selection says so.
     pub fn name(&self) -> Option<&str> {
-        self.fields.iter().find(|(at, equal, _)| *at == At::Name && *equal).map(|(_, _, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(at, equal, _)| *at == At::Name && *equal)
+            .map(|(_, _, value)| value.as_str())
     }
 
     /// A selectable field and the value it must have, if the selection says so.

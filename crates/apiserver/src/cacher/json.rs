@@ -8,7 +8,8 @@ use bytes::Bytes;
 const METADATA: &[u8] = b"\"metadata\":{";
 const FIELD: &[u8] = b"\"resourceVersion\":\"";
 /// The fields that stand before `resourceVersion`, as upstream writes them.
-const BEFORE: [&[u8]; 5] = [b"\"name\":\"", b"\"generateName\":\"", b"\"namespace\":\"", b"\"selfLink\":\"", b"\"uid\":\""];
+const BEFORE: [&[u8]; 5] =
+    [b"\"name\":\"", b"\"generateName\":\"", b"\"namespace\":\"", b"\"selfLink\":\"", b"\"uid\":\""];
 
 /// Where `resourceVersion` stands or belongs within `metadata`, and whether something stands before it.
 fn place(json: &[u8]) -> Option<(usize, bool)> {
@@ -67,16 +68,24 @@ mod tests {
     #[test]
     fn the_revision_is_inserted_and_replaced() {
         let cases = [
-            (r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a","uid":"u","labels":{}},"spec":{}}"#,
-             r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a","uid":"u","resourceVersion":"7","labels":{}},"spec":{}}"#),
+            (
+                r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a","uid":"u","labels":{}},"spec":{}}"#,
+                r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a","uid":"u","resourceVersion":"7","labels":{}},"spec":{}}"#,
+            ),
             (r#"{"metadata":{"name":"a"}}"#, r#"{"metadata":{"name":"a","resourceVersion":"7"}}"#),
             (r#"{"metadata":{}}"#, r#"{"metadata":{"resourceVersion":"7"}}"#),
-            (r#"{"metadata":{"labels":{"a":"b"}}}"#, r#"{"metadata":{"resourceVersion":"7","labels":{"a":"b"}}}"#),
+            (
+                r#"{"metadata":{"labels":{"a":"b"}}}"#,
+                r#"{"metadata":{"resourceVersion":"7","labels":{"a":"b"}}}"#,
+            ),
         ];
         for (before, after) in cases {
             let once = with_revision(before.as_bytes(), 7);
             assert_eq!(String::from_utf8_lossy(&once), after);
-            assert_eq!(String::from_utf8_lossy(&with_revision(&with_revision(before.as_bytes(), 123_456), 7)), after);
+            assert_eq!(
+                String::from_utf8_lossy(&with_revision(&with_revision(before.as_bytes(), 123_456), 7)),
+                after
+            );
         }
     }
 }

@@ -100,7 +100,10 @@ impl Cacher {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Status::unavailable("the server is shutting down")),
             Err(_) => {
-                let status = Status::timeout(format!("Too large resource version: {revision}, current: {}", self.reached()));
+                let status = Status::timeout(format!(
+                    "Too large resource version: {revision}, current: {}",
+                    self.reached()
+                ));
                 Err(status.cause("ResourceVersionTooLarge", "Too large resource version", ""))
             }
         }
@@ -159,7 +162,8 @@ impl Collections {
     /// The collection that a key belongs to, and what follows its prefix.
     fn of<'k>(&self, key: &'k str) -> Option<(Arc<Collection>, &'k str)> {
         let all = read(&self.by_prefix);
-        let (prefix, collection) = all.range::<str, _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+        let (prefix, collection) =
+            all.range::<str, _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
         Some((collection.clone(), key.strip_prefix(prefix.as_str())?))
     }
 }
@@ -219,7 +223,11 @@ async fn feed(collections: Arc<Collections>, store: Arc<dyn Store>, progress: wa
     }
 }
 
-async fn follow(collections: &Collections, mut watch: storage::Watch, progress: &watch::Sender<u64>) -> StoreError {
+async fn follow(
+    collections: &Collections,
+    mut watch: storage::Watch,
+    progress: &watch::Sender<u64>,
+) -> StoreError {
     loop {
         match watch.next().await {
             Ok(batch) => {

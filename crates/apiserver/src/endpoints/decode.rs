@@ -33,7 +33,9 @@ pub fn media_type(content_type: &str) -> &str {
 /// 415 for other media types, 400 for text that is none of its kind.
 pub fn parse(body: &Body, kind: &str) -> Result<Parsed, Status> {
     let unreadable = |e: &dyn std::fmt::Display| {
-        Status::bad_request(format!("the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {e}"))
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {e}"
+        ))
     };
     match body {
         Body::Empty => Err(unreadable(&"unexpected end of JSON input")),
@@ -51,7 +53,12 @@ pub fn parse(body: &Body, kind: &str) -> Result<Parsed, Status> {
 /// # Errors
 /// As [`parse`]; 400 for another kind or version, for values that do not fit, and with strict validation for unknown
 /// and repeated fields, which are warnings otherwise.
-pub fn object(body: &Body, expected: &Expected<'_>, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<Doc, Status> {
+pub fn object(
+    body: &Body,
+    expected: &Expected<'_>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Doc, Status> {
     let parsed = parse(body, expected.kind)?;
     normal(parsed, expected, validation, warnings)
 }
@@ -60,10 +67,20 @@ pub fn object(body: &Body, expected: &Expected<'_>, validation: FieldValidation,
 ///
 /// # Errors
 /// See [`object`].
-pub fn normal(mut parsed: Parsed, expected: &Expected<'_>, validation: FieldValidation, warnings: &mut Vec<String>) -> Result<Doc, Status> {
+pub fn normal(
+    mut parsed: Parsed,
+    expected: &Expected<'_>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<Doc, Status> {
     check_type(&mut parsed.doc, expected)?;
     let Expected { kind, gv, .. } = expected;
-    let refuse = |why: &str| Status::bad_request(format!("{kind} in version {:?} cannot be handled as a {kind}: {why}", gv.version));
+    let refuse = |why: &str| {
+        Status::bad_request(format!(
+            "{kind} in version {:?} cannot be handled as a {kind}: {why}",
+            gv.version
+        ))
+    };
     let decoded = schema::decode::decode(&parsed, expected.schema).map_err(|e| refuse(&e.to_string()))?;
     match validation {
         FieldValidation::Strict if !decoded.strict.is_empty() => {
@@ -94,11 +111,17 @@ fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
     };
     let kind = if kind.is_empty() { expected.kind.to_owned() } else { kind };
     if schema::kind(&given.group, &given.version, &kind).is_none() {
-        let hint = api::suggest(&given.group, &given.version, &kind).map_or_else(String::new, |s| format!("; {s}"));
-        return Err(Status::bad_request(format!("no kind {kind:?} is registered for version {:?} in this server{hint}", given.to_string())));
+        let hint =
+            api::suggest(&given.group, &given.version, &kind).map_or_else(String::new, |s| format!("; {s}"));
+        return Err(Status::bad_request(format!(
+            "no kind {kind:?} is registered for version {:?} in this server{hint}",
+            given.to_string()
+        )));
     }
     if given != *expected.gv {
-        return Err(Status::bad_request(format!("the API version in the data ({given}) does not match the expected API version ({wanted})")));
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({wanted})"
+        )));
     }
     Err(Status::bad_request(format!(
         "{kind} in version {:?} cannot be handled as a {}: converting ({}.{kind}) to ({}.{}): unknown conversion",

@@ -109,22 +109,41 @@ pub fn selection(request: &Request) -> Result<Selection, Status> {
     let mut fields = options.field_selector.clone();
     // A collection's path may name one object: `…/pods/x?watch=true`.
     if !request.target.name.is_empty() {
-        fields = [fields, format!("metadata.name={}", request.target.name)].iter().filter(|s| !s.is_empty()).cloned().collect::<Vec<_>>().join(",");
+        fields = [fields, format!("metadata.name={}", request.target.name)]
+            .iter()
+            .filter(|s| !s.is_empty())
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(",");
     }
-    Selection::new(&request.kind, request.version, &request.target.namespace, &options.label_selector, &fields)
+    Selection::new(
+        &request.kind,
+        request.version,
+        &request.target.namespace,
+        &options.label_selector,
+        &fields,
+    )
 }
 
 fn check(matching: Option<&str>, revision: Option<u64>, token: &str) -> Result<(), Status> {
     let refuse = |why: &str| Err(Status::bad_request(why));
     match matching {
         None => {}
-        Some(_) if !token.is_empty() => return refuse("resourceVersionMatch is forbidden when continue is provided"),
-        Some(_) if revision.is_none() => return refuse("resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        Some(_) if !token.is_empty() => {
+            return refuse("resourceVersionMatch is forbidden when continue is provided");
+        }
+        Some(_) if revision.is_none() => {
+            return refuse("resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
         Some("Exact") if revision == Some(0) => {
             return refuse("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"");
         }
         Some("Exact" | "NotOlderThan") => {}
-        Some(other) => return refuse(&format!("resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\"")),
+        Some(other) => {
+            return refuse(&format!(
+                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
+            ));
+        }
     }
     if !token.is_empty() && revision.is_some_and(|r| r != 0) {
         return refuse("specifying resource version is not allowed when using continue");
@@ -133,11 +152,20 @@ fn check(matching: Option<&str>, revision: Option<u64>, token: &str) -> Result<(
 }
 
 fn key_of(stored: &Stored) -> String {
-    if stored.namespace.is_empty() { stored.name.clone() } else { format!("{}/{}", stored.namespace, stored.name) }
+    if stored.namespace.is_empty() {
+        stored.name.clone()
+    } else {
+        format!("{}/{}", stored.namespace, stored.name)
+    }
 }
 
 /// A page of the state at a revision that the cache has left behind.
-async fn from_history(request: &Request, selection: &Selection, revision: u64, after: &str) -> Result<Page, Status> {
+async fn from_history(
+    request: &Request,
+    selection: &Selection,
+    revision: u64,
+    after: &str,
+) -> Result<Page, Status> {
     let kind = &request.kind;
     let limit = usize::try_from(request.options.limit).unwrap_or(usize::MAX);
     let mut range = Range::prefix(kind.keys(&selection.namespace)).at(revision).limit(PAGE);
@@ -153,7 +181,10 @@ async fn from_history(request: &Request, selection: &Selection, revision: u64, a
         };
         let last = page.kvs.last().map(|kv| kv.key.clone());
         for kv in &page.kvs {
-            let Some(item) = Item::new(kind, &kv.value, kv.mod_revision).filter(|i| selection.matches(i)) else { continue };
+            let Some(item) = Item::new(kind, &kv.value, kv.mod_revision).filter(|i| selection.matches(i))
+            else {
+                continue;
+            };
             if limit > 0 && items.len() == limit {
                 let last = items.last().map(|s| key_of(s));
                 return Ok(Page { items, revision, last, remaining: None });
@@ -176,7 +207,8 @@ fn expired(revision: u64) -> Status {
 }
 
 fn encode(place: &Place) -> String {
-    let token = doc!({ "v": "meta.k8s.io/v1", "rv": place.revision, "start": format!("{}\u{0}", place.after) });
+    let token =
+        doc!({ "v": "meta.k8s.io/v1", "rv": place.revision, "start": format!("{}\u{0}", place.after) });
     URL_SAFE_NO_PAD.encode(token.to_json())
 }
 
@@ -186,7 +218,8 @@ fn decode(token: &str) -> Result<Place, Status> {
     let doc: Doc = apimachinery::codec::json::parse(text).map_err(|_| bad())?.doc;
     let revision = u64::try_from(doc.get("rv").i64()).ok().filter(|r| *r > 0).ok_or_else(bad)?;
     let after = doc.get("start").str().strip_suffix('\u{0}').ok_or_else(bad)?;
-    if doc.get("v").str() != "meta.k8s.io/v1" || after.split('/').any(|part| part.is_empty() || part == "..") {
+    if doc.get("v").str() != "meta.k8s.io/v1" || after.split('/').any(|part| part.is_empty() || part == "..")
+    {
         return Err(bad());
     }
     Ok(Place { revision, after: after.to_owned() })

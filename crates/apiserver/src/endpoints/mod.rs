@@ -122,13 +122,18 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
     if let Some(connect) = own.connect.iter().find(|c| c.serves(&request.kind, &request.target.subresource)) {
         return Ok(connect.answer(request).await);
     }
-    let unsupported = |request: &Request| Status::method_not_supported(&request.kind.storage, method(request.verb));
+    let unsupported =
+        |request: &Request| Status::method_not_supported(&request.kind.storage, method(request.verb));
     if request.target.subresource.is_empty() {
-        let collection = matches!(request.verb, Verb::List | Verb::Watch | Verb::Create | Verb::DeleteCollection);
+        let collection =
+            matches!(request.verb, Verb::List | Verb::Watch | Verb::Create | Verb::DeleteCollection);
         let placed = !request.kind.is_namespaced()
             || !request.target.namespace.is_empty()
             || matches!(request.verb, Verb::List | Verb::Watch);
-        if !request.kind.verbs.contains(&request.verb) || !placed || (!collection && request.target.name.is_empty()) {
+        if !request.kind.verbs.contains(&request.verb)
+            || !placed
+            || (!collection && request.target.name.is_empty())
+        {
             return Err(unsupported(&request));
         }
         if request.kind.class == Class::Virtual {
@@ -154,12 +159,14 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
         (SubKind::Scale(paths), verb) => subresources::scale::serve(request, verb, paths).await,
         (SubKind::Binding, _) => subresources::binding::create(request).await,
         (SubKind::Finalize, _) => subresources::finalize::update(request).await,
-        (SubKind::Status | SubKind::Approval | SubKind::Resize | SubKind::EphemeralContainers, verb) => match verb {
-            Verb::Get => get::get(&request).await,
-            Verb::Update => update::update(request).await,
-            Verb::Patch => patch::patch(request).await,
-            _ => Err(unsupported(&request)),
-        },
+        (SubKind::Status | SubKind::Approval | SubKind::Resize | SubKind::EphemeralContainers, verb) => {
+            match verb {
+                Verb::Get => get::get(&request).await,
+                Verb::Update => update::update(request).await,
+                Verb::Patch => patch::patch(request).await,
+                _ => Err(unsupported(&request)),
+            }
+        }
         _ => Err(unsupported(&request)),
     }
 }

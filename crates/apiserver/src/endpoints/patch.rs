@@ -16,7 +16,8 @@ use crate::registry::render;
 /// How often a patch is applied anew to a changed object; upstream's number.
 const TRIES_MAX: usize = 5;
 /// The patches that are understood.
-const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const ACCEPTED: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
 
 /// The kinds of patches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +85,9 @@ fn form(media: &str) -> Result<Form, Status> {
         "application/strategic-merge-patch+json" => Ok(Form::Strategic),
         "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
             let mut status = Status::unsupported_media_type(media, ACCEPTED);
-            status.message = format!("server-side apply is not supported by this server: send one of {ACCEPTED} in place of {media:?} (kubectl apply --server-side=false)");
+            status.message = format!(
+                "server-side apply is not supported by this server: send one of {ACCEPTED} in place of {media:?} (kubectl apply --server-side=false)"
+            );
             Err(status)
         }
         other => Err(Status::unsupported_media_type(other, ACCEPTED)),
@@ -95,27 +98,41 @@ fn form(media: &str) -> Result<Form, Status> {
 ///
 /// # Errors
 /// 400 and 422 in upstream's words.
-pub fn apply(request: &Request, form: Form, patch: &Parsed, shown: &Doc, kind: &str, schema: apimachinery::schema::TypeId) -> Result<Doc, Status> {
+pub fn apply(
+    request: &Request,
+    form: Form,
+    patch: &Parsed,
+    shown: &Doc,
+    kind: &str,
+    schema: apimachinery::schema::TypeId,
+) -> Result<Doc, Status> {
     let patch = patch.doc.root();
     match form {
-        Form::Merge if !patch.is_object() => Err(Status::bad_request("error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}")),
+        Form::Merge if !patch.is_object() => Err(Status::bad_request(
+            "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}",
+        )),
         Form::Merge => Ok(patch::merge::apply(shown, patch)),
         Form::Json => patch::json::apply(shown, patch).map_err(|error| match &error {
-            patch::json::JsonPatchError::Malformed(_) => Status::bad_request(format!("error decoding patch: {error}")),
+            patch::json::JsonPatchError::Malformed(_) => {
+                Status::bad_request(format!("error decoding patch: {error}"))
+            }
             patch::json::JsonPatchError::TooMany(_) => Status::too_large(error.to_string()),
             patch::json::JsonPatchError::Failed(_) => unprocessable(request, kind, error.to_string()),
         }),
-        Form::Strategic => patch::strategic::apply(shown.root(), patch, schema).map_err(|error| match error.code() {
-            422 => unprocessable(request, kind, error.to_string()),
-            400 => Status::bad_request(error.to_string()),
-            _ => Status::internal(error),
-        }),
+        Form::Strategic => {
+            patch::strategic::apply(shown.root(), patch, schema).map_err(|error| match error.code() {
+                422 => unprocessable(request, kind, error.to_string()),
+                400 => Status::bad_request(error.to_string()),
+                _ => Status::internal(error),
+            })
+        }
     }
 }
 
 /// 422 in the words that upstream uses when a patch cannot be applied.
 fn unprocessable(request: &Request, kind: &str, why: String) -> Status {
-    let mut status = Status::invalid(&request.kind.storage.group, kind, &request.target.name, Default::default());
+    let mut status =
+        Status::invalid(&request.kind.storage.group, kind, &request.target.name, Default::default());
     status.message = format!("the server rejected our request due to an error in our request: {why}");
     status.cause("", &why, "")
 }

@@ -34,7 +34,11 @@ pub async fn update(request: Request) -> Result<Reply, Status> {
     let (code, done) = match done {
         Err(status) if status.is_not_found() && creates => {
             if !doc.get(k::METADATA).get(k::UID).str().is_empty() {
-                return Err(Status::conflict(&request.kind.storage, &name, "Precondition failed: UID in precondition, but the object does not exist"));
+                return Err(Status::conflict(
+                    &request.kind.storage,
+                    &name,
+                    "Precondition failed: UID in precondition, but the object does not exist",
+                ));
             }
             (201, change::create(&request, doc).await?)
         }
@@ -56,11 +60,14 @@ pub fn place(request: &Request, doc: &mut Doc) -> Result<(), Status> {
         return Err(Status::bad_request("name must be provided"));
     }
     if name != target.name {
-        let why = format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
+        let why =
+            format!("the name of the object ({name}) does not match the name on the URL ({})", target.name);
         return Err(Status::bad_request(why));
     }
     if !namespace.is_empty() && namespace != target.namespace {
-        return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     if request.kind.is_namespaced() {
         doc.edit().at(k::METADATA).set(k::NAMESPACE, &target.namespace);

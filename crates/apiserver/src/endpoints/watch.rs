@@ -32,7 +32,11 @@ pub async fn watch(request: &Request) -> Result<Reply, Status> {
     let collection = store::collection(request)?;
     let asked = store::parse_revision(options.resource_version.as_deref())?;
     let initial = options.send_initial_events.unwrap_or(false);
-    check(options.send_initial_events, options.resource_version_match.as_deref(), options.allow_watch_bookmarks)?;
+    check(
+        options.send_initial_events,
+        options.resource_version_match.as_deref(),
+        options.allow_watch_bookmarks,
+    )?;
     let cacher = &request.api.cacher;
     match asked {
         None => {
@@ -74,8 +78,16 @@ pub async fn watch(request: &Request) -> Result<Reply, Status> {
     for change in &registration.backlog {
         watcher.take(change);
     }
-    let events = futures_util::stream::unfold(watcher, |mut watcher| async move { Some((watcher.next().await?, watcher)) });
-    Ok(Reply::Watch(Watch { api_version: request.gv().to_string(), kind: request.kind.kind.to_string(), events: Box::pin(events) }))
+    let events =
+        futures_util::stream::unfold(
+            watcher,
+            |mut watcher| async move { Some((watcher.next().await?, watcher)) },
+        );
+    Ok(Reply::Watch(Watch {
+        api_version: request.gv().to_string(),
+        kind: request.kind.kind.to_string(),
+        events: Box::pin(events),
+    }))
 }
 
 fn begin(collection: &Collection, selection: &Selection, revision: u64) -> Result<Registration, Status> {
@@ -89,9 +101,13 @@ fn too_old(revision: u64, floor: u64) -> Status {
 fn check(initial: Option<bool>, matching: Option<&str>, bookmarks: bool) -> Result<(), Status> {
     let refuse = |why: &str| Err(Status::bad_request(why));
     match (initial, matching) {
-        (None, Some(_)) => refuse("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+        (None, Some(_)) => {
+            refuse("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+        }
         (Some(_), None) => refuse("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
-        (Some(_), Some(m)) if m != "NotOlderThan" => refuse("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        (Some(_), Some(m)) if m != "NotOlderThan" => {
+            refuse("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        }
         (Some(true), _) if !bookmarks => refuse("sendInitialEvents requires allowWatchBookmarks"),
         _ => Ok(()),
     }

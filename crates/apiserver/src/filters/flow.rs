@@ -22,7 +22,10 @@ pub struct Flow {
 
 impl Default for Flow {
     fn default() -> Self {
-        Flow { reading: Arc::new(Semaphore::new(READING_MAX)), mutating: Arc::new(Semaphore::new(MUTATING_MAX)) }
+        Flow {
+            reading: Arc::new(Semaphore::new(READING_MAX)),
+            mutating: Arc::new(Semaphore::new(MUTATING_MAX)),
+        }
     }
 }
 
@@ -43,7 +46,10 @@ impl Flow {
         let limit = if verb.is_mutating() { &self.mutating } else { &self.reading };
         match limit.clone().try_acquire_owned() {
             Ok(permit) => Ok(Place(Some(permit))),
-            Err(_) => Err(Status::too_many_requests("Too many requests, please try again later.", RETRY_AFTER_SECONDS)),
+            Err(_) => Err(Status::too_many_requests(
+                "Too many requests, please try again later.",
+                RETRY_AFTER_SECONDS,
+            )),
         }
     }
 }

@@ -10,16 +10,33 @@ use crate::authorization::{Attributes, Authorizer, authorize};
 /// # Errors
 /// 403 when the caller may not; 400 for groups or extra without a user.
 pub fn effective(user: User, wire: &Wire, authorizers: &[Box<dyn Authorizer>]) -> Result<User, Status> {
-    let all = |name: &'static str| wire.headers.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str());
-    let prefixed = || wire.headers.iter().filter_map(|(n, v)| Some((n.strip_prefix("impersonate-extra-")?, v)));
+    let all =
+        |name: &'static str| wire.headers.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str());
+    let prefixed =
+        || wire.headers.iter().filter_map(|(n, v)| Some((n.strip_prefix("impersonate-extra-")?, v)));
     let Some(name) = all("impersonate-user").find(|v| !v.is_empty()) else {
-        if prefixed().next().is_some() || all("impersonate-group").chain(all("impersonate-uid")).next().is_some() {
+        if prefixed().next().is_some()
+            || all("impersonate-group").chain(all("impersonate-uid")).next().is_some()
+        {
             return Err(Status::bad_request("requested [impersonation] without impersonating a user"));
         }
         return Ok(user);
     };
     let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        authorize(authorizers, &Attributes { user: &user, verb: "impersonate", group, version: "v1", resource, subresource, namespace, name, path: "" })
+        authorize(
+            authorizers,
+            &Attributes {
+                user: &user,
+                verb: "impersonate",
+                group,
+                version: "v1",
+                resource,
+                subresource,
+                namespace,
+                name,
+                path: "",
+            },
+        )
     };
     let mut out = User { name: name.to_owned(), ..User::default() };
     let service_account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
@@ -48,7 +65,8 @@ pub fn effective(user: User, wire: &Wire, authorizers: &[Box<dyn Authorizer>]) -
             None => out.extra.push((key.to_owned(), vec![value.clone()])),
         }
     }
-    let everyone = if out.name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
+    let everyone =
+        if out.name == "system:anonymous" { "system:unauthenticated" } else { "system:authenticated" };
     if !out.groups.iter().any(|g| g == everyone) {
         out.groups.push(everyone.to_owned());
     }

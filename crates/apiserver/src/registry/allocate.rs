@@ -35,7 +35,10 @@ pub struct Pools {
 
 impl Default for Pools {
     fn default() -> Self {
-        Pools { service_ranges: vec![(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 0)), 16)], node_ports: (30_000, 32_767) }
+        Pools {
+            service_ranges: vec![(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 0)), 16)],
+            node_ports: (30_000, 32_767),
+        }
     }
 }
 
@@ -46,7 +49,9 @@ impl Default for Pools {
 /// 422 for what is taken or outside of the range, 500 when nothing is left.
 pub async fn allocate(request: &Request, new: &mut Doc, old: Option<&Doc>) -> Result<Writes, Status> {
     let strategy = request.kind.strategy;
-    let Some(wanted) = strategy.allocates(new.root(), old.map(Doc::root)) else { return Ok(Writes::default()) };
+    let Some(wanted) = strategy.allocates(new.root(), old.map(Doc::root)) else {
+        return Ok(Writes::default());
+    };
     let mut along = Writes::default();
     let mut errors = ErrorList::new();
     addresses(request, &wanted, new, old, &mut along, &mut errors)?;
@@ -87,42 +92,71 @@ fn held_addresses(service: Ref<'_>) -> BTreeSet<String> {
 
 fn held_ports(service: Ref<'_>) -> BTreeSet<u16> {
     let spec = service.get(k::SPEC);
-    let all = spec.get(k::PORTS).items().map(|p| p.get(k::NODE_PORT).i64()).chain([spec.get(k::HEALTH_CHECK_NODE_PORT).i64()]);
+    let all = spec
+        .get(k::PORTS)
+        .items()
+        .map(|p| p.get(k::NODE_PORT).i64())
+        .chain([spec.get(k::HEALTH_CHECK_NODE_PORT).i64()]);
     all.filter_map(|port| u16::try_from(port).ok()).filter(|port| *port > 0).collect()
 }
 
 fn give_back(request: &Request, address: &str, along: &mut Writes) {
-    if let (Some(kind), Some(item)) = (request.api.kinds.stored(&ADDRESSES), request.api.cacher.get(&ADDRESSES, "", address)) {
+    if let (Some(kind), Some(item)) =
+        (request.api.kinds.stored(&ADDRESSES), request.api.cacher.get(&ADDRESSES, "", address))
+    {
         along.add(item.stored.revision, Op::delete(kind.key("", address)));
     }
 }
 
-fn addresses(request: &Request, wanted: &Allocations, new: &mut Doc, old: Option<&Doc>, along: &mut Writes, errors: &mut ErrorList) -> Result<(), Status> {
+fn addresses(
+    request: &Request,
+    wanted: &Allocations,
+    new: &mut Doc,
+    old: Option<&Doc>,
+    along: &mut Writes,
+    errors: &mut ErrorList,
+) -> Result<(), Status> {
     let held = old.map(|o| held_addresses(o.root())).unwrap_or_default();
     let mut given: Vec<String> = Vec::new();
-    for (i, (family, asked)) in wanted.cluster_ips.iter().enumerate() {
+    for (i, (family, asked)) in families(request, wanted, new, errors).iter().enumerate() {
         if held.contains(asked) {
             given.push(asked.clone());
             continue;
         }
-        let range = request.api.pools.service_ranges.iter().find(|(start, _)| start.is_ipv6() == (family == "IPv6"));
+        let fits = |start: &IpAddr| {
+            asked.parse::<IpAddr>().map_or(family.is_empty() || family_of(*start) == &**family, |ip| {
+                ip.is_ipv6() == start.is_ipv6()
+            })
+        };
+        let range = request.api.pools.service_ranges.iter().find(|(start, _)| fits(start));
         let at = Path::new("spec").child("clusterIPs").index(i);
         let Some(range) = range else {
-            errors.invalid(&Path::new("spec").child("ipFamilies").index(i), &**family, "not configured on this cluster");
+            errors.invalid(
+                &Path::new("spec").child("ipFamilies").index(i),
+                &**family,
+                "not configured on this cluster",
+            );
             continue;
         };
         let address = if asked.is_empty() {
-            let free = pick(request, *range, &given).ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
+            let free = pick(request, *range, &given)
+                .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
             free.to_string()
         } else {
             match asked.parse::<IpAddr>() {
                 Ok(ip) if !contains(*range, ip) => {
-                    let detail = format!("failed to allocate IP {asked}: the provided network does not match the current range");
+                    let detail = format!(
+                        "failed to allocate IP {asked}: the provided network does not match the current range"
+                    );
                     errors.invalid(&at, asked.as_str(), &detail);
                     continue;
                 }
                 Ok(ip) if request.api.cacher.get(&ADDRESSES, "", &ip.to_string()).is_some() => {
-                    errors.invalid(&at, asked.as_str(), &format!("failed to allocate IP {asked}: provided IP is already allocated"));
+                    errors.invalid(
+                        &at,
+                        asked.as_str(),
+                        &format!("failed to allocate IP {asked}: provided IP is already allocated"),
+                    );
                     continue;
                 }
                 Ok(ip) => ip.to_string(),
@@ -141,15 +175,62 @@ fn addresses(request: &Request, wanted: &Allocations, new: &mut Doc, old: Option
     if let Some(first) = given.first().cloned() {
         let mut spec = new.edit().at(k::SPEC);
         spec.set(k::CLUSTER_IP, first);
+        let families: Vec<&str> = given.iter().filter_map(|ip| ip.parse().ok()).map(family_of).collect();
+        spec.set(k::IP_FAMILIES, families);
         spec.set(k::CLUSTER_IPS, given);
     }
+    let spec = new.get(k::SPEC);
+    if spec.get(k::TYPE).str() != "ExternalName" {
+        let policy = if spec.get(k::IP_FAMILIES).len() > 1 { "PreferDualStack" } else { "SingleStack" };
+        let first = request.api.pools.service_ranges.first().map_or("IPv4", |(start, _)| family_of(*start));
+        let mut spec = new.edit().at(k::SPEC);
+        spec.set_default(k::IP_FAMILIES, vec![first]).set_default(k::IP_FAMILY_POLICY, policy);
+    }
     Ok(())
+}
+
+fn family_of(ip: IpAddr) -> &'static str {
+    if ip.is_ipv6() { "IPv6" } else { "IPv4" }
+}
+
+/// The addresses wanted; a second one where the policy of families and the cluster have it.
+fn families(
+    request: &Request,
+    wanted: &Allocations,
+    new: &Doc,
+    errors: &mut ErrorList,
+) -> Vec<(api::kind::Name, String)> {
+    let mut all = wanted.cluster_ips.clone();
+    let policy = new.get(k::SPEC).get(k::IP_FAMILY_POLICY).str();
+    if all.len() != 1 || !matches!(policy, "PreferDualStack" | "RequireDualStack") {
+        return all;
+    }
+    let ranges = &request.api.pools.service_ranges;
+    let first = match &*all[0].0 {
+        "" => ranges.first().map_or("IPv4", |(start, _)| family_of(*start)).to_owned(),
+        family => family.to_owned(),
+    };
+    match ranges.iter().map(|(start, _)| family_of(*start)).find(|family| *family != first) {
+        Some(second) => all.push((second.into(), String::new())),
+        None if policy == "RequireDualStack" => {
+            errors.invalid(
+                &Path::new("spec").child("ipFamilyPolicy"),
+                policy,
+                "this cluster is not configured for dual-stack services",
+            );
+        }
+        None => {}
+    }
+    all[0].0 = first.into();
+    all
 }
 
 /// Adds the IPAddress object that says whose an address is.
 fn take(request: &Request, address: &str, service: &Doc, along: &mut Writes) -> Result<(), Status> {
     let Some(kind) = request.api.kinds.stored(&ADDRESSES) else {
-        return Err(Status::internal("the kind IPAddress is not served, so that no cluster address can be taken"));
+        return Err(Status::internal(
+            "the kind IPAddress is not served, so that no cluster address can be taken",
+        ));
     };
     let family = if address.contains(':') { "IPv6" } else { "IPv4" };
     let meta = service.get(k::METADATA);
@@ -181,7 +262,10 @@ fn contains((start, prefix): (IpAddr, u8), ip: IpAddr) -> bool {
 /// A free address: from a random place in the upper part on, then in the lower part.
 fn pick(request: &Request, (start, prefix): (IpAddr, u8), given: &[String]) -> Option<IpAddr> {
     // Neither the network's own address nor, with IPv4, its broadcast address.
-    let size = 1u128.checked_shl(bits(start, prefix)).unwrap_or(u128::MAX).saturating_sub(if start.is_ipv6() { 1 } else { 2 });
+    let size = 1u128
+        .checked_shl(bits(start, prefix))
+        .unwrap_or(u128::MAX)
+        .saturating_sub(if start.is_ipv6() { 1 } else { 2 });
     let low = (size / 16).clamp(STATIC_MIN, STATIC_MAX).min(size);
     let address = |offset: u128| {
         let n = number(start) + 1 + offset;
@@ -197,10 +281,20 @@ fn pick(request: &Request, (start, prefix): (IpAddr, u8), given: &[String]) -> O
     let upper = u64::try_from(size - low).unwrap_or(u64::MAX);
     let from = u128::from(base::rand::below(upper));
     let upper = u128::from(upper);
-    (0..upper).map(|i| address(low + (from + i) % upper)).find(free).or_else(|| (0..low).map(address).find(free))
+    (0..upper)
+        .map(|i| address(low + (from + i) % upper))
+        .find(free)
+        .or_else(|| (0..low).map(address).find(free))
 }
 
-async fn ports(request: &Request, wanted: &Allocations, new: &mut Doc, old: Option<&Doc>, along: &mut Writes, errors: &mut ErrorList) -> Result<(), Status> {
+async fn ports(
+    request: &Request,
+    wanted: &Allocations,
+    new: &mut Doc,
+    old: Option<&Doc>,
+    along: &mut Writes,
+    errors: &mut ErrorList,
+) -> Result<(), Status> {
     let held = old.map(|o| held_ports(o.root())).unwrap_or_default();
     if wanted.node_ports.is_empty() && wanted.health_check_node_port.is_none() && held.is_empty() {
         return Ok(());
@@ -233,7 +327,9 @@ async fn ports(request: &Request, wanted: &Allocations, new: &mut Doc, old: Opti
         }
     }
     if wanted.health_check_node_port == Some(0) {
-        let port = record.draw(&given).ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
+        let port = record
+            .draw(&given)
+            .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
         record.set(port, true);
         given.insert(port);
         new.edit().at(k::SPEC).set(k::HEALTH_CHECK_NODE_PORT, port);
@@ -255,7 +351,8 @@ struct Record {
 impl Record {
     async fn load(request: &Request) -> Result<Record, Status> {
         let (first, last) = request.api.pools.node_ports;
-        let reply = request.api.store.range(Range::key(PORTS_KEY)).await.map_err(|e| store::unreachable(&e))?;
+        let reply =
+            request.api.store.range(Range::key(PORTS_KEY)).await.map_err(|e| store::unreachable(&e))?;
         let mut record = Record { first, last, revision: 0, taken: BTreeSet::new(), changed: false };
         let Some(kv) = reply.kvs.first() else { return Ok(record) };
         record.revision = kv.mod_revision;
@@ -276,10 +373,20 @@ impl Record {
         }
     }
 
-    fn take(&mut self, port: u16, held: &BTreeSet<u16>, given: &mut BTreeSet<u16>, at: &Path, errors: &mut ErrorList) {
+    fn take(
+        &mut self,
+        port: u16,
+        held: &BTreeSet<u16>,
+        given: &mut BTreeSet<u16>,
+        at: &Path,
+        errors: &mut ErrorList,
+    ) {
         let ours = held.contains(&port) || given.contains(&port);
         if !ours && (port < self.first || port > self.last) {
-            let detail = format!("provided port is not in the valid range. The range of valid ports is {}-{}", self.first, self.last);
+            let detail = format!(
+                "provided port is not in the valid range. The range of valid ports is {}-{}",
+                self.first, self.last
+            );
             return errors.invalid(at, i64::from(port), &detail);
         }
         if !ours && self.taken.contains(&port) {

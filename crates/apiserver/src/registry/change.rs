@@ -38,7 +38,8 @@ pub fn draw_name(base: &str) -> String {
     while !base.is_char_boundary(end) {
         end -= 1;
     }
-    let drawn: String = (0..DRAWN).map(|_| char::from(ALPHABET[base::rand::below(ALPHABET.len() as u64) as usize])).collect();
+    let drawn: String =
+        (0..DRAWN).map(|_| char::from(ALPHABET[base::rand::below(ALPHABET.len() as u64) as usize])).collect();
     format!("{}{drawn}", &base[..end])
 }
 
@@ -51,8 +52,14 @@ pub async fn create(request: &Request, mut doc: Doc) -> Result<Changed, Status> 
     let generate = place(request, &mut doc)?;
     api.cacher.catch_up().await?;
     let mut name = doc.get(k::METADATA).get(k::NAME).str().to_owned();
-    let mut attributes =
-        Attributes { request, operation: Operation::Create, object: doc, old: None, name: &name.clone(), warnings: Vec::new() };
+    let mut attributes = Attributes {
+        request,
+        operation: Operation::Create,
+        object: doc,
+        old: None,
+        name: &name.clone(),
+        warnings: Vec::new(),
+    };
     admission::admit(api, &mut attributes).await?;
     let op = request.op(Action::Create);
     generic::before_create(&request.kind, &op, &mut attributes.object, &base::rand::uuid());
@@ -85,7 +92,9 @@ fn place(request: &Request, doc: &mut Doc) -> Result<Option<String>, Status> {
     let namespace = &request.target.namespace;
     if !given.is_empty() && given != *namespace {
         return Err(if request.kind.is_namespaced() {
-            Status::bad_request("the namespace of the provided object does not match the namespace sent on the request")
+            Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            )
         } else {
             Status::bad_request("namespace must not be set for an object that has none")
         });
@@ -110,7 +119,11 @@ fn invalid(request: &Request, name: &str, errors: apimachinery::field::ErrorList
 }
 
 /// Allocates, reserves, writes; anew when what is written along has changed meanwhile.
-async fn write_new(request: &Request, attributes: &Attributes<'_>, name: &str) -> Result<Arc<Stored>, Status> {
+async fn write_new(
+    request: &Request,
+    attributes: &Attributes<'_>,
+    name: &str,
+) -> Result<Arc<Stored>, Status> {
     let (api, kind) = (&request.api, &*request.kind);
     let namespace = &request.target.namespace;
     for _ in 0..TRIES_MAX {
@@ -133,12 +146,21 @@ async fn write_new(request: &Request, attributes: &Attributes<'_>, name: &str) -
             Outcome::AlongChanged(revision) => api.cacher.wait(revision).await?,
         }
     }
-    Err(Status::conflict(&kind.storage, name, "too many requests compete for the same quota or addresses; please try again"))
+    Err(Status::conflict(
+        &kind.storage,
+        name,
+        "too many requests compete for the same quota or addresses; please try again",
+    ))
 }
 
 /// What a dry run answers with: the object as it would be, without a revision.
 fn unwritten(value: Vec<u8>, namespace: &str, name: &str) -> Arc<Stored> {
-    Arc::new(Stored { json: value.into(), revision: 0, namespace: namespace.to_owned(), name: name.to_owned() })
+    Arc::new(Stored {
+        json: value.into(),
+        revision: 0,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
 }
 
 /// What a change does with the object as it is.
@@ -157,7 +179,10 @@ pub struct Change<'t> {
 
 impl<'t> Change<'t> {
     /// A change that begins anew as often as needed.
-    pub fn new(name: &'t str, transform: impl FnMut(&Doc, &mut Vec<String>) -> Result<Doc, Status> + Send + 't) -> Change<'t> {
+    pub fn new(
+        name: &'t str,
+        transform: impl FnMut(&Doc, &mut Vec<String>) -> Result<Doc, Status> + Send + 't,
+    ) -> Change<'t> {
         Change { name, tries: TRIES_MAX, transform: Box::new(transform) }
     }
 }
@@ -211,12 +236,24 @@ pub async fn update(request: &Request, mut change: Change<'_>) -> Result<Changed
     Err(Status::modified(&kind.storage, name))
 }
 
-async fn attempt(request: &Request, name: &str, current: &Current, new: Doc, warnings: &mut Vec<String>) -> Result<Outcome, Status> {
+async fn attempt(
+    request: &Request,
+    name: &str,
+    current: &Current,
+    new: Doc,
+    warnings: &mut Vec<String>,
+) -> Result<Outcome, Status> {
     let (api, kind) = (&request.api, &*request.kind);
     let namespace = &request.target.namespace;
     let old = &current.doc;
-    let mut attributes =
-        Attributes { request, operation: Operation::Update, object: new, old: Some(old), name, warnings: Vec::new() };
+    let mut attributes = Attributes {
+        request,
+        operation: Operation::Update,
+        object: new,
+        old: Some(old),
+        name,
+        warnings: Vec::new(),
+    };
     if kind.is_namespaced() {
         attributes.object.edit().at(k::METADATA).set_default(k::NAMESPACE, namespace);
     }
@@ -237,7 +274,11 @@ async fn attempt(request: &Request, name: &str, current: &Current, new: Doc, war
     let charge = admission::reserve(api, &attributes)?;
     if request.options.dry_run {
         let stored = unwritten(value, namespace, name);
-        return Ok(Outcome::Done(Arc::new(Stored { json: with_revision(&stored.json, revision), revision, ..Arc::into_inner(stored).expect("made just now") })));
+        return Ok(Outcome::Done(Arc::new(Stored {
+            json: with_revision(&stored.json, revision),
+            revision,
+            ..Arc::into_inner(stored).expect("made just now")
+        })));
     }
     // The last finalizer is gone: so is the object.
     if remove::is_due(kind, &doc) {

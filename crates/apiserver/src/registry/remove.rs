@@ -21,8 +21,15 @@ const TRIES_MAX: usize = 64;
 /// The longest grace, in seconds: ten years.
 const GRACE_MAX: i64 = 315_360_000;
 /// Kinds whose deletion answers with the object, as upstream.
-const ANSWERS_WITH_OBJECT: [&str; 7] =
-    ["persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates", "resourcequotas", "serviceaccounts", "services"];
+const ANSWERS_WITH_OBJECT: [&str; 7] = [
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "pods",
+    "podtemplates",
+    "resourcequotas",
+    "serviceaccounts",
+    "services",
+];
 
 /// How to delete; from the body, or else from the query.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +49,11 @@ impl Options {
     /// 400 for a body that is no `DeleteOptions`, 422 for a policy that does not exist.
     pub fn read(request: &mut Request) -> Result<Options, Status> {
         let query = &request.options;
-        let mut out = Options { grace: query.grace_period_seconds, policy: query.propagation_policy.clone(), ..Options::default() };
+        let mut out = Options {
+            grace: query.grace_period_seconds,
+            policy: query.propagation_policy.clone(),
+            ..Options::default()
+        };
         let empty = match &request.body {
             Body::Empty => true,
             Body::Bytes { bytes, .. } => bytes.is_empty(),
@@ -65,38 +76,55 @@ impl Options {
         let Parsed { mut doc, duplicates } = decode::parse(&request.body, "DeleteOptions")?;
         let v1 = GroupVersion::new("", "v1");
         // Any group's DeleteOptions will do; clients send their own group's.
-        let schema = apimachinery::schema::kind("", "v1", "DeleteOptions").ok_or_else(|| Status::internal("no schema of DeleteOptions"))?;
+        let schema = apimachinery::schema::kind("", "v1", "DeleteOptions")
+            .ok_or_else(|| Status::internal("no schema of DeleteOptions"))?;
         if doc.get(k::KIND).str() == "DeleteOptions" {
             doc.edit().set(k::API_VERSION, "v1");
         }
         let expected = decode::Expected { kind: "DeleteOptions", gv: &v1, schema };
-        decode::normal(Parsed { doc, duplicates }, &expected, request.options.field_validation, &mut Vec::new())
+        decode::normal(
+            Parsed { doc, duplicates },
+            &expected,
+            request.options.field_validation,
+            &mut Vec::new(),
+        )
     }
 
     fn check(&mut self) -> Result<(), Status> {
         let mut errors = apimachinery::field::ErrorList::new();
         let at = apimachinery::field::Path::new("propagationPolicy");
         match (self.policy.as_deref(), self.orphan) {
-            (Some(_), Some(_)) => errors.invalid(&at, self.policy.as_deref().unwrap_or_default(), "orphanDependents and deletionPropagation cannot be both set"),
+            (Some(_), Some(_)) => errors.invalid(
+                &at,
+                self.policy.as_deref().unwrap_or_default(),
+                "orphanDependents and deletionPropagation cannot be both set",
+            ),
             (Some("Foreground" | "Background" | "Orphan") | None, _) => {}
             (Some(other), _) => errors.not_supported(&at, other, &["Foreground", "Background", "Orphan"]),
         }
         if let (None, Some(orphan)) = (&self.policy, self.orphan) {
             self.policy = Some(if orphan { "Orphan" } else { "Background" }.to_owned());
         }
-        if errors.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", errors)) }
+        if errors.is_empty() {
+            Ok(())
+        } else {
+            Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", errors))
+        }
     }
 }
 
 /// Whether nothing keeps an object any more whose deletion was asked for.
 pub fn is_due(kind: &Kind, object: &Doc) -> bool {
     let meta = object.get(k::METADATA);
-    meta.get(k::DELETION_TIMESTAMP).is_set() && meta.get(k::DELETION_GRACE_PERIOD_SECONDS).i64() == 0 && !is_held(kind, object.root())
+    meta.get(k::DELETION_TIMESTAMP).is_set()
+        && meta.get(k::DELETION_GRACE_PERIOD_SECONDS).i64() == 0
+        && !is_held(kind, object.root())
 }
 
 /// Whether finalizers keep it: those of its metadata, and of namespaces those of its spec.
 fn is_held(kind: &Kind, object: Ref<'_>) -> bool {
-    !object.get(k::METADATA).get(k::FINALIZERS).is_empty() || (has_finalize(kind) && !object.get(k::SPEC).get(k::FINALIZERS).is_empty())
+    !object.get(k::METADATA).get(k::FINALIZERS).is_empty()
+        || (has_finalize(kind) && !object.get(k::SPEC).get(k::FINALIZERS).is_empty())
 }
 
 fn has_finalize(kind: &Kind) -> bool {
@@ -145,7 +173,9 @@ fn check(request: &Request, name: &str, options: &Options, object: &Doc) -> Resu
         Some(asked) if asked != is => Err(Status::conflict(
             &request.kind.storage,
             name,
-            &format!("the {what} in the precondition ({asked}) does not match the {what} in record ({is}). The object might have been deleted and then recreated"),
+            &format!(
+                "the {what} in the precondition ({asked}) does not match the {what} in record ({is}). The object might have been deleted and then recreated"
+            ),
         )),
         _ => Ok(()),
     };
@@ -164,7 +194,8 @@ async fn step(request: &Request, name: &str, options: &Options, current: &Curren
         }
     }
     // Nothing holds it and nothing is waited for: gone.
-    let waits = matches!(marked, Marked::Graceful) && doc.get(k::METADATA).get(k::DELETION_GRACE_PERIOD_SECONDS).i64() > 0
+    let waits = matches!(marked, Marked::Graceful)
+        && doc.get(k::METADATA).get(k::DELETION_GRACE_PERIOD_SECONDS).i64() > 0
         || matches!(marked, Marked::Waiting);
     if !waits && !is_held(kind, doc.root()) {
         return gone(request, name, current).await;
@@ -204,7 +235,9 @@ fn mark(request: &Request, options: &Options, doc: &mut Doc) -> Marked {
         if strategy.graceful_delete(&op, options.grace, doc.root()).is_none() {
             return Marked::No;
         }
-        let Some(asked) = options.grace.map(|g| if g < 0 { 1 } else { g }).filter(|g| *g < before) else { return Marked::Waiting };
+        let Some(asked) = options.grace.map(|g| if g < 0 { 1 } else { g }).filter(|g| *g < before) else {
+            return Marked::Waiting;
+        };
         let begun = gotime::parse(&time).unwrap_or(request.now);
         let until = later(begun, asked - before);
         let mut meta = doc.edit().at(k::METADATA);
@@ -213,7 +246,8 @@ fn mark(request: &Request, options: &Options, doc: &mut Doc) -> Marked {
     }
     let Some(grace) = strategy.graceful_delete(&op, options.grace, doc.root()) else { return Marked::No };
     let mut meta = doc.edit().at(k::METADATA);
-    meta.set(k::DELETION_TIMESTAMP, gotime::format(later(request.now, grace))).set(k::DELETION_GRACE_PERIOD_SECONDS, grace);
+    meta.set(k::DELETION_TIMESTAMP, gotime::format(later(request.now, grace)))
+        .set(k::DELETION_GRACE_PERIOD_SECONDS, grace);
     if generation > 0 {
         meta.set(k::GENERATION, generation + 1);
     }
@@ -257,7 +291,8 @@ fn begin_deletion(request: &Request, doc: &mut Doc) {
     let generation = meta.get(k::GENERATION).i64();
     let marked = meta.get(k::DELETION_TIMESTAMP).is_set();
     let mut meta = doc.edit().at(k::METADATA);
-    meta.set_default(k::DELETION_TIMESTAMP, gotime::format(request.now)).set(k::DELETION_GRACE_PERIOD_SECONDS, 0);
+    meta.set_default(k::DELETION_TIMESTAMP, gotime::format(request.now))
+        .set(k::DELETION_GRACE_PERIOD_SECONDS, 0);
     if generation > 0 && !marked {
         meta.set(k::GENERATION, generation + 1);
     }
@@ -268,14 +303,22 @@ fn begin_deletion(request: &Request, doc: &mut Doc) {
     }
 }
 
-async fn change(request: &Request, name: &str, options: &Options, current: &Current, doc: Doc) -> Result<Step, Status> {
+async fn change(
+    request: &Request,
+    name: &str,
+    options: &Options,
+    current: &Current,
+    doc: Doc,
+) -> Result<Step, Status> {
     let (kind, namespace) = (&*request.kind, &request.target.namespace);
     let expected = current.stored.revision;
     let value = store::encode(kind, &doc);
-    if request.options.dry_run || crate::cacher::json::with_revision(&value, expected) == current.stored.json {
+    if request.options.dry_run || crate::cacher::json::with_revision(&value, expected) == current.stored.json
+    {
         return Ok(Step::Answer(answer(request, &doc, options)?));
     }
-    let write = Write { kind, namespace, name, expected, value: Some(value), along: store::Writes::default() };
+    let write =
+        Write { kind, namespace, name, expected, value: Some(value), along: store::Writes::default() };
     match store::write(&request.api, write).await? {
         Outcome::Done(stored) => Ok(Step::Answer(answer(request, &stored.doc(), options)?)),
         other => Ok(Step::Again(other)),

@@ -55,7 +55,12 @@ pub fn metadata(object: Ref<'_>, version: &str) -> Doc {
 ///
 /// # Errors
 /// 406 for tables that are not made.
-pub fn object(request: &Request, code: u16, stored: Arc<Stored>, warnings: Vec<String>) -> Result<Reply, Status> {
+pub fn object(
+    request: &Request,
+    code: u16,
+    stored: Arc<Stored>,
+    warnings: Vec<String>,
+) -> Result<Reply, Status> {
     let renderer = Renderer::of(request);
     if renderer.is_plain() {
         return Ok(Reply::Object { code, object: stored, warnings });
@@ -77,16 +82,24 @@ pub fn list(request: &Request, mut list: List) -> Result<Reply, Status> {
     let mut out = match &renderer.rendering {
         Rendering::Object => {
             if !renderer.is_plain() {
-                list.items = list.items.iter().map(|stored| Arc::new(Stored {
-                    json: convert(kind, version, stored.doc()).to_json().into(),
-                    revision: stored.revision,
-                    namespace: stored.namespace.clone(),
-                    name: stored.name.clone(),
-                })).collect();
+                list.items = list
+                    .items
+                    .iter()
+                    .map(|stored| {
+                        Arc::new(Stored {
+                            json: convert(kind, version, stored.doc()).to_json().into(),
+                            revision: stored.revision,
+                            namespace: stored.namespace.clone(),
+                            name: stored.name.clone(),
+                        })
+                    })
+                    .collect();
             }
             return Ok(Reply::List(list));
         }
-        Rendering::Table { version: shape, include } => table::table(kind, version, shape, include, list.items.iter().map(|s| s.doc()), request.now, true),
+        Rendering::Table { version: shape, include } => {
+            table::table(kind, version, shape, include, list.items.iter().map(|s| s.doc()), request.now, true)
+        }
         Rendering::Metadata { version } => {
             let mut out = doc!({ "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": {}, "items": [] });
             for stored in &list.items {
@@ -129,7 +142,15 @@ impl Renderer {
             Rendering::Table { version, include } => {
                 let object = stored.doc();
                 let revision = stored.revision.to_string();
-                let mut out = table::table(&self.kind, &self.kind.versions[self.version], version, include, std::iter::once(object), base::time::now(), columns);
+                let mut out = table::table(
+                    &self.kind,
+                    &self.kind.versions[self.version],
+                    version,
+                    include,
+                    std::iter::once(object),
+                    base::time::now(),
+                    columns,
+                );
                 out.edit().at(k::METADATA).set(k::RESOURCE_VERSION, revision);
                 out
             }
@@ -158,7 +179,10 @@ pub fn success(kind: &Kind, name: &str, uid: &str) -> Reply {
     let mut doc = doc!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success" });
     let mut details = doc.edit().at(k::DETAILS);
     details.set(k::NAME, name);
-    details.set_opt(k::GROUP, (!kind.storage.group.is_empty()).then_some(Val::Str(kind.storage.group.as_ref().into())));
+    details.set_opt(
+        k::GROUP,
+        (!kind.storage.group.is_empty()).then_some(Val::Str(kind.storage.group.as_ref().into())),
+    );
     details.set(k::KIND, &*kind.storage.resource).set(k::UID, uid);
     Reply::Doc { code: 200, doc: Box::new(doc), warnings: Vec::new() }
 }

@@ -76,9 +76,9 @@ pub struct Write<'a> {
 /// The one place where storage's errors are given words.
 pub fn interpret(error: &StoreError, resource: &GroupResource, name: &str) -> Status {
     match error {
-        StoreError::Compacted { requested, compacted } => {
-            Status::expired(format!("The resourceVersion {requested} for the provided request is too old ({compacted})."))
-        }
+        StoreError::Compacted { requested, compacted } => Status::expired(format!(
+            "The resourceVersion {requested} for the provided request is too old ({compacted})."
+        )),
         StoreError::FutureRevision { requested, current } => {
             Status::timeout(format!("Too large resource version: {requested}, current: {current}"))
         }
@@ -165,7 +165,12 @@ pub async fn write(api: &Api, write: Write<'_>) -> Result<Outcome, Status> {
     match reply {
         TxnReply::Done { revision, .. } => Ok(Outcome::Done(match value {
             Some(value) => item::stored(&value, revision, namespace, name),
-            None => Arc::new(Stored { json: Bytes::new(), revision, namespace: namespace.into(), name: name.into() }),
+            None => Arc::new(Stored {
+                json: Bytes::new(),
+                revision,
+                namespace: namespace.into(),
+                name: name.into(),
+            }),
         })),
         TxnReply::Conflict { revision, current } => {
             let now = current.into_iter().next().flatten();

@@ -8,7 +8,15 @@ use base::time::Timestamp;
 use super::render;
 
 /// A table of these objects. `include` is what the rows carry of the object: `None`, `Object`, or else its metadata.
-pub fn table(kind: &Kind, served: &Version, version: &str, include: &str, objects: impl Iterator<Item = Doc>, now: Timestamp, columns: bool) -> Doc {
+pub fn table(
+    kind: &Kind,
+    served: &Version,
+    version: &str,
+    include: &str,
+    objects: impl Iterator<Item = Doc>,
+    now: Timestamp,
+    columns: bool,
+) -> Doc {
     let mut out = doc!({ "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": {}, "columnDefinitions": [], "rows": [] });
     for column in kind.columns.iter().filter(|_| columns) {
         let definition = doc!({ "name": column.name, "type": column.ty, "format": column.format,

@@ -72,7 +72,9 @@ impl Server {
     pub async fn start() -> Server {
         let disk = SimDisk::new(Duration::from_millis(1));
         let server = Server { api: api(&disk).await, disk };
-        for (path, name) in [("/api/v1/namespaces", "default"), ("/api/v1/namespaces/default/serviceaccounts", "default")] {
+        for (path, name) in
+            [("/api/v1/namespaces", "default"), ("/api/v1/namespaces/default/serviceaccounts", "default")]
+        {
             server.post(path, &doc!({ "metadata": { "name": name } })).await.ok();
         }
         server
@@ -83,11 +85,25 @@ impl Server {
         self.send_as(user, method, uri, headers, body).await
     }
 
-    pub async fn send_as(&self, user: Arc<User>, method: &str, uri: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {
+    pub async fn send_as(
+        &self,
+        user: Arc<User>,
+        method: &str,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Answer {
         answer(self.reply(user, method, uri, headers, body).await).await
     }
 
-    pub async fn reply(&self, user: Arc<User>, method: &str, uri: &str, headers: &[(&str, &str)], body: Bytes) -> Reply {
+    pub async fn reply(
+        &self,
+        user: Arc<User>,
+        method: &str,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Reply {
         let mut head = http::Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             head = head.header(*name, *value);
@@ -100,7 +116,8 @@ impl Server {
         call.who = Who::Component(user);
         if !body.is_empty() {
             let content_type = headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("content-type"));
-            call.body = Body::Bytes { content_type: content_type.map_or("", |(_, v)| v).to_owned(), bytes: body };
+            call.body =
+                Body::Bytes { content_type: content_type.map_or("", |(_, v)| v).to_owned(), bytes: body };
         }
         handle(&self.api, call).await
     }
@@ -155,7 +172,9 @@ async fn answer(reply: Reply) -> Answer {
             plain(200, out)
         }
         Reply::Raw(raw) => match raw.body {
-            RawBody::Bytes(bytes) => plain(raw.code, Doc::scalar(String::from_utf8_lossy(&bytes).into_owned())),
+            RawBody::Bytes(bytes) => {
+                plain(raw.code, Doc::scalar(String::from_utf8_lossy(&bytes).into_owned()))
+            }
             RawBody::Stream(_) => plain(raw.code, Doc::scalar("(stream)")),
         },
         Reply::Upgrade(_) => plain(101, Doc::object()),
@@ -168,9 +187,10 @@ pub fn shown(event: WatchEvent) -> Doc {
         WatchEvent::Added(o) => ("ADDED", o.doc()),
         WatchEvent::Modified(o) => ("MODIFIED", o.doc()),
         WatchEvent::Deleted(o) => ("DELETED", o.doc()),
-        WatchEvent::Bookmark { revision, initial } => {
-            ("BOOKMARK", doc!({ "metadata": { "resourceVersion": revision.to_string(), "initial": initial } }))
-        }
+        WatchEvent::Bookmark { revision, initial } => (
+            "BOOKMARK",
+            doc!({ "metadata": { "resourceVersion": revision.to_string(), "initial": initial } }),
+        ),
         WatchEvent::Error(status) => ("ERROR", Status::to_doc(&status)),
         WatchEvent::Rendered { kind, doc } => (kind, (*doc).clone()),
     };

@@ -62,8 +62,11 @@ async fn run(text: &str) -> String {
         let (method, uri) = step.request.split_once(' ').unwrap();
         // The token of the last list's next page.
         let uri = uri.replace("$CONTINUE", &token);
-        let mut headers: Vec<(&str, &str)> = step.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-        if !step.body.trim_start().starts_with(['{', '[']) && !headers.iter().any(|(n, _)| *n == "content-type") {
+        let mut headers: Vec<(&str, &str)> =
+            step.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        if !step.body.trim_start().starts_with(['{', '['])
+            && !headers.iter().any(|(n, _)| *n == "content-type")
+        {
             headers.push(("content-type", "application/yaml"));
         }
         let answer = server.send(method, &uri, &headers, step.body.trim_end().to_owned().into()).await;
@@ -93,7 +96,8 @@ fn directory() -> PathBuf {
 
 #[test]
 fn every_script_gets_its_answers() {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(directory()).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(directory()).unwrap().map(|e| e.unwrap().path()).collect();
     paths.sort();
     let rewrite = std::env::var_os("KEELSON_REWRITE").is_some();
     let mut failed = Vec::new();
@@ -109,7 +113,13 @@ fn every_script_gets_its_answers() {
         }
         let at = got.lines().zip(text.lines()).position(|(a, b)| a != b).unwrap_or(0);
         let near = |t: &str| t.lines().skip(at.saturating_sub(8)).take(14).collect::<Vec<_>>().join("\n");
-        failed.push(format!("{} differs at line {}\n--- expected\n{}\n--- got\n{}", path.display(), at + 1, near(&text), near(&got)));
+        failed.push(format!(
+            "{} differs at line {}\n--- expected\n{}\n--- got\n{}",
+            path.display(),
+            at + 1,
+            near(&text),
+            near(&got)
+        ));
     }
     assert!(failed.is_empty(), "{}\n(KEELSON_REWRITE=1 writes the answers anew)", failed.join("\n\n"));
 }

@@ -19,8 +19,14 @@ fn a_quota_is_never_exceeded_whoever_is_first() {
         let quota = doc!({ "metadata": { "name": "q" }, "spec": { "hard": { "requests.memory": "2Gi" } } });
         let mut made = server.post(quotas, &quota).await.ok();
         let why = server.post(PODS, &pod("early")).await.fails(403);
-        assert_eq!(why, "pods \"early\" is forbidden: status unknown for quota: q, resources: requests.memory");
-        made.edit().set(k::STATUS, doc!({ "hard": { "requests.memory": "2Gi" }, "used": { "requests.memory": "0" } }));
+        assert_eq!(
+            why,
+            "pods \"early\" is forbidden: status unknown for quota: q, resources: requests.memory"
+        );
+        made.edit().set(
+            k::STATUS,
+            doc!({ "hard": { "requests.memory": "2Gi" }, "used": { "requests.memory": "0" } }),
+        );
         server.put(&format!("{quotas}/q/status"), &made).await.ok();
         let mut tasks = Vec::new();
         for i in 0..6 {
@@ -60,7 +66,13 @@ fn pods_go_with_grace_that_only_shrinks() {
         assert!(why.ends_with("pod b is already assigned to node \"n1\""), "{why}");
         let bound = server.get(&format!("{PODS}/b")).await.ok();
         assert_eq!(bound.root().find("spec.nodeName").str(), "n1");
-        assert!(bound.root().find("status.conditions").items().any(|c| c.get(k::TYPE).str() == "PodScheduled" && c.get(k::STATUS).str() == "True"));
+        assert!(
+            bound
+                .root()
+                .find("status.conditions")
+                .items()
+                .any(|c| c.get(k::TYPE).str() == "PodScheduled" && c.get(k::STATUS).str() == "True")
+        );
         let grace = |d: &apimachinery::Doc| d.root().find("metadata.deletionGracePeriodSeconds").i64();
         assert_eq!(grace(&server.delete(&format!("{PODS}/b")).await.ok()), 30);
         assert_eq!(grace(&server.delete(&format!("{PODS}/b?gracePeriodSeconds=60")).await.ok()), 30);
@@ -82,7 +94,10 @@ fn addresses_and_ports_are_taken_and_given_back() {
         let services = "/api/v1/namespaces/default/services";
         let service = |name: &str| doc!({ "metadata": { "name": name }, "spec": { "type": "NodePort", "selector": { "a": "b" }, "ports": [{ "port": 80 }] } });
         let made = server.post(services, &service("a")).await.ok();
-        let (ip, port) = (made.root().find("spec.clusterIP").str().to_owned(), made.root().find("spec.ports").item(0).get("nodePort").i64());
+        let (ip, port) = (
+            made.root().find("spec.clusterIP").str().to_owned(),
+            made.root().find("spec.ports").item(0).get("nodePort").i64(),
+        );
         assert!(ip.starts_with("10.96."), "{ip}");
         assert!((30_000..=32_767).contains(&port), "{port}");
         let address = format!("/apis/networking.k8s.io/v1/ipaddresses/{ip}");
@@ -90,7 +105,10 @@ fn addresses_and_ports_are_taken_and_given_back() {
         let mut taken = service("b");
         taken.edit().at(k::SPEC).set("clusterIP", &ip);
         let why = server.post(services, &taken).await.fails(422);
-        assert!(why.contains(&format!("failed to allocate IP {ip}: provided IP is already allocated")), "{why}");
+        assert!(
+            why.contains(&format!("failed to allocate IP {ip}: provided IP is already allocated")),
+            "{why}"
+        );
         let mut taken = service("b");
         taken.edit().at(k::SPEC).list(k::PORTS).item(0).unwrap().set("nodePort", port);
         let why = server.post(services, &taken).await.fails(422);
@@ -114,7 +132,8 @@ fn selectors_turn_changes_into_comings_and_goings() {
         let begin = server.get(maps).await.ok().root().find("metadata.resourceVersion").str().to_owned();
         server.post(maps, &map(doc!({ "a": "no" }))).await.ok();
         for value in ["yes", "yes", "no", "yes"] {
-            let patch = doc!({ "metadata": { "labels": { "a": value, "n": base::rand::below(1000).to_string() } } });
+            let patch =
+                doc!({ "metadata": { "labels": { "a": value, "n": base::rand::below(1000).to_string() } } });
             server.patch(&format!("{maps}/m"), "merge", &patch).await.ok();
         }
         server.delete(&format!("{maps}/m")).await.ok();
@@ -122,7 +141,11 @@ fn selectors_turn_changes_into_comings_and_goings() {
         let events = server.get(&watch).await.ok();
         let kinds: Vec<&str> = events.root().items().map(|e| e.get(k::TYPE).str()).collect();
         assert_eq!(kinds, ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]);
-        let revisions: Vec<u64> = events.root().items().map(|e| e.find("object.metadata.resourceVersion").str().parse().unwrap()).collect();
+        let revisions: Vec<u64> = events
+            .root()
+            .items()
+            .map(|e| e.find("object.metadata.resourceVersion").str().parse().unwrap())
+            .collect();
         assert!(revisions.is_sorted_by(|a, b| a < b), "{revisions:?}");
         // After five minutes the window has moved on.
         base::time::sleep(std::time::Duration::from_secs(301)).await;
@@ -137,7 +160,9 @@ fn watches_tell_their_beginning_and_their_progress() {
         let server = Server::start().await;
         let maps = "/api/v1/namespaces/default/configmaps";
         server.post(maps, &doc!({ "metadata": { "name": "m" } })).await.ok();
-        let watch = format!("{maps}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=90");
+        let watch = format!(
+            "{maps}?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=90"
+        );
         let events = server.get(&watch).await.ok();
         let kinds: Vec<&str> = events.root().items().map(|e| e.get(k::TYPE).str()).collect();
         assert_eq!(kinds, ["ADDED", "BOOKMARK"]);
@@ -161,7 +186,10 @@ fn a_list_continues_where_it_was() {
         let rest = server.get(&format!("{maps}?limit=10&continue={token}")).await.ok();
         let names: Vec<&str> = rest.get(k::ITEMS).items().map(|i| i.find("metadata.name").str()).collect();
         assert_eq!(names, ["m2", "m3", "m4"], "the state of the first page");
-        assert_eq!(rest.root().find("metadata.resourceVersion").str(), page.root().find("metadata.resourceVersion").str());
+        assert_eq!(
+            rest.root().find("metadata.resourceVersion").str(),
+            page.root().find("metadata.resourceVersion").str()
+        );
         server.get(&format!("{maps}?continue=nonsense")).await.fails(400);
     });
 }

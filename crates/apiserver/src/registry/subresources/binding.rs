@@ -56,7 +56,8 @@ fn read(request: &Request) -> Result<Doc, Status> {
     let v1 = GroupVersion::new("", "v1");
     let schema = apimachinery::schema::kind("", "v1", "Binding").ok_or_else(Status::unknown_path)?;
     let expected = decode::Expected { kind: "Binding", gv: &v1, schema };
-    let binding = decode::object(&request.body, &expected, request.options.field_validation, &mut Vec::new())?;
+    let binding =
+        decode::object(&request.body, &expected, request.options.field_validation, &mut Vec::new())?;
     let given = binding.get(k::METADATA).get(k::NAME).str();
     if !given.is_empty() && given != request.target.name {
         let why = format!("name in URL does not match name in Binding object: {given}");
@@ -92,7 +93,8 @@ fn bind(name: &str, node: &str, binding: &Doc, old: &Doc, now: &str) -> Result<D
     for (key, value) in binding.get(k::METADATA).get(k::ANNOTATIONS).entries() {
         new.edit().at(k::METADATA).at(k::ANNOTATIONS).set(key, value);
     }
-    let scheduled = doc!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
+    let scheduled =
+        doc!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
     let mut conditions = new.edit().at(k::STATUS).list(k::CONDITIONS);
     conditions.retain(|c| c.get(k::TYPE).str() != "PodScheduled");
     conditions.push(scheduled);

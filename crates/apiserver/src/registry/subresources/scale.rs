@@ -18,7 +18,10 @@ use crate::registry::store;
 /// # Errors
 /// As gets and updates.
 pub async fn serve(request: Request, verb: Verb, paths: ScalePaths) -> Result<Reply, Status> {
-    let gv = request.sub().map(|s| s.group_version(request.gv()).clone()).unwrap_or_else(|| GroupVersion::new("autoscaling", "v1"));
+    let gv = request
+        .sub()
+        .map(|s| s.group_version(request.gv()).clone())
+        .unwrap_or_else(|| GroupVersion::new("autoscaling", "v1"));
     let stored = match verb {
         Verb::Get => {
             request.api.cacher.catch_up().await?;
@@ -30,8 +33,14 @@ pub async fn serve(request: Request, verb: Verb, paths: ScalePaths) -> Result<Re
     Ok(Reply::Doc { code: 200, doc: Box::new(doc), warnings: Vec::new() })
 }
 
-async fn change(request: &Request, verb: Verb, gv: &GroupVersion, paths: ScalePaths) -> Result<std::sync::Arc<apimachinery::call::Stored>, Status> {
-    let schema = apimachinery::schema::kind(&gv.group, &gv.version, "Scale").ok_or_else(Status::unknown_path)?;
+async fn change(
+    request: &Request,
+    verb: Verb,
+    gv: &GroupVersion,
+    paths: ScalePaths,
+) -> Result<std::sync::Arc<apimachinery::call::Stored>, Status> {
+    let schema =
+        apimachinery::schema::kind(&gv.group, &gv.version, "Scale").ok_or_else(Status::unknown_path)?;
     let expected = decode::Expected { kind: "Scale", gv, schema };
     let validation = request.options.field_validation;
     let (put, patched) = match verb {
@@ -48,7 +57,12 @@ async fn change(request: &Request, verb: Verb, gv: &GroupVersion, paths: ScalePa
             (None, Some((form, patch))) => {
                 let shown = show(old, gv, paths);
                 let doc = patch::apply(request, *form, patch, &shown, "Scale", schema)?;
-                decode::normal(Parsed { doc, duplicates: patch.duplicates.clone() }, &expected, validation, warnings)?
+                decode::normal(
+                    Parsed { doc, duplicates: patch.duplicates.clone() },
+                    &expected,
+                    validation,
+                    warnings,
+                )?
             }
             (None, None) => return Err(Status::bad_request("nothing was sent")),
         };
@@ -56,7 +70,11 @@ async fn change(request: &Request, verb: Verb, gv: &GroupVersion, paths: ScalePa
         let replicas = scale.get(k::SPEC).get(k::REPLICAS).i64();
         if replicas < 0 {
             let mut errors = ErrorList::new();
-            errors.invalid(&Path::new("spec").child("replicas"), replicas, "must be greater than or equal to 0");
+            errors.invalid(
+                &Path::new("spec").child("replicas"),
+                replicas,
+                "must be greater than or equal to 0",
+            );
             return Err(Status::invalid(&gv.group, "Scale", &request.target.name, errors));
         }
         let mut new = old.clone();
@@ -78,7 +96,8 @@ fn split(path: &str) -> (&str, Vec<&str>) {
 /// An object's scale.
 fn show(object: &Doc, gv: &GroupVersion, paths: ScalePaths) -> Doc {
     let meta = object.get(k::METADATA);
-    let mut out = doc!({ "kind": "Scale", "apiVersion": gv.to_string(), "metadata": {}, "spec": {}, "status": {} });
+    let mut out =
+        doc!({ "kind": "Scale", "apiVersion": gv.to_string(), "metadata": {}, "spec": {}, "status": {} });
     let mut to = out.edit().at(k::METADATA);
     for key in [k::NAME, k::NAMESPACE, k::UID, k::RESOURCE_VERSION, k::CREATION_TIMESTAMP] {
         to.set_opt(key, meta.get(key).is_set().then(|| meta.get(key)));
@@ -91,7 +110,9 @@ fn show(object: &Doc, gv: &GroupVersion, paths: ScalePaths) -> Doc {
     if paths.selector.is_empty() {
         return out;
     }
-    let plain = selector.is_object() && !selector.get(k::MATCH_LABELS).exists() && !selector.get(k::MATCH_EXPRESSIONS).exists();
+    let plain = selector.is_object()
+        && !selector.get(k::MATCH_LABELS).exists()
+        && !selector.get(k::MATCH_EXPRESSIONS).exists();
     let read = if plain { Selector::from_map(selector) } else { Selector::from_label_selector(selector) };
     let text = read.map(|s| s.to_string()).unwrap_or_default();
     if gv.group == "autoscaling" {
