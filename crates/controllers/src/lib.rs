@@ -1,1 +1,35 @@
-//! controllers
+//! The controllers: each makes the world that its kind describes. One file per controller, one ordered list.
+//!
+//! They see the API only, each under its own identity; they never see each other. Reconcile is observe, plan (pure),
+//! execute. Upstream: pkg/controller, cmd/kube-controller-manager.
+
+mod apiserver_endpoints;
+mod deployment;
+mod endpointslice;
+mod garbage_collector;
+pub mod manager;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod objects;
+mod replicaset;
+mod resourcequota;
+mod root_ca;
+mod serviceaccount;
+
+pub use manager::{Controller, Manager, Settings, roles};
+
+/// All controllers, in the order in which they start.
+pub const ALL: &[Controller] = &[
+    apiserver_endpoints::APISERVER_ENDPOINTS,
+    namespace::NAMESPACE,
+    serviceaccount::SERVICE_ACCOUNT,
+    root_ca::ROOT_CA,
+    node_ipam::NODE_IPAM,
+    node_lifecycle::NODE_LIFECYCLE,
+    resourcequota::RESOURCE_QUOTA,
+    deployment::DEPLOYMENT,
+    replicaset::REPLICA_SET,
+    endpointslice::ENDPOINT_SLICE,
+    garbage_collector::GARBAGE_COLLECTOR,
+];

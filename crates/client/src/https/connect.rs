@@ -73,11 +73,11 @@ impl Connector {
         let mut request = request;
         for last in [false, true] {
             let (unsent, err) = match self.connection().await? {
-                Connection::Http2(mut sender) => match sender.try_send_request(request).await {
+                Connection::Http2(mut sender) => match sender.try_send_request(self.absolute(request)).await {
                     Ok(response) => return Ok(response),
                     Err(mut err) => (err.take_message(), err.into_error()),
                 },
-                Connection::Http1(mut sender) => match sender.try_send_request(request).await {
+                Connection::Http1(mut sender) => match sender.try_send_request(origin_form(request)).await {
                     Ok(response) => {
                         self.keep(sender);
                         return Ok(response);
@@ -97,6 +97,17 @@ impl Connector {
     pub async fn send_alone(&self, request: Request<OutBody>) -> Result<Response<Incoming>, TransportError> {
         let mut sender = handshake1(self.tls(self.http1.clone()).await?).await?;
         sender.send_request(origin_form(request)).await.map_err(|err| broken("sending the request", err))
+    }
+
+    /// HTTP/2 wants scheme and authority, which a request that was meant for HTTP/1.1 has lost.
+    fn absolute(&self, mut request: Request<OutBody>) -> Request<OutBody> {
+        if request.uri().scheme().is_none()
+            && let Ok(uri) = format!("{}{}", self.base, request.uri()).parse()
+        {
+            *request.uri_mut() = uri;
+            request.headers_mut().remove(http::header::HOST);
+        }
+        request
     }
 
     async fn connection(&self) -> Result<Connection, TransportError> {
