@@ -117,3 +117,9 @@ impl Authenticator for ServiceAccounts {
         })
     }
 }
+
+impl Authenticator for Arc<ServiceAccounts> {
+    fn authenticate<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Option<User>, Status>> {
+        self.as_ref().authenticate(call)
+    }
+}

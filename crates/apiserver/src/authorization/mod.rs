@@ -90,7 +90,8 @@ pub fn forbidden(attributes: &Attributes<'_>, why: &str) -> Status {
     let because = if why.is_empty() { String::new() } else { format!(": {why}") };
     if !attributes.is_resource() {
         let message = format!("User {user:?} cannot {} path {:?}{because}", attributes.verb, attributes.path);
-        return Status::forbidden(&GroupResource::new("", ""), "", &message).message_only(format!("forbidden: {message}"));
+        return Status::forbidden(&GroupResource::new("", ""), "", &message)
+            .message_only(format!("forbidden: {message}"));
     }
     let resource = GroupResource {
         group: attributes.group.to_owned().into(),
@@ -105,6 +106,9 @@ pub fn forbidden(attributes: &Attributes<'_>, why: &str) -> Status {
         "" => "at the cluster scope".to_owned(),
         namespace => format!("in the namespace {namespace:?}"),
     };
-    let why = format!("User {user:?} cannot {} resource {shown:?} in API group {group:?} {place}{because}", attributes.verb);
+    let why = format!(
+        "User {user:?} cannot {} resource {shown:?} in API group {group:?} {place}{because}",
+        attributes.verb
+    );
     Status::forbidden(&resource, attributes.name, &why)
 }

@@ -201,6 +201,12 @@ impl Authorizer for Rbac {
     }
 }
 
+impl Authorizer for Arc<Rbac> {
+    fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+        self.as_ref().authorize(attributes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,7 +32,9 @@ fn whole(bytes: Bytes) -> ReplyBody {
 pub(super) fn reply(reply: Reply, pretty: bool, upgrade: Option<Pending>) -> Response<ReplyBody> {
     match reply {
         Reply::Object { code, object, warnings } if pretty => document(code, &object.doc(), true, &warnings),
-        Reply::Object { code, object, warnings } => with(code, "application/json", whole(object.json.clone()), &warnings),
+        Reply::Object { code, object, warnings } => {
+            with(code, "application/json", whole(object.json.clone()), &warnings)
+        }
         Reply::Doc { code, doc, warnings } => document(code, &doc, pretty, &warnings),
         Reply::Status(status) => failure(&status, pretty),
         Reply::List(list) => list_response(list, pretty),
@@ -40,7 +42,9 @@ pub(super) fn reply(reply: Reply, pretty: bool, upgrade: Option<Pending>) -> Res
         Reply::Raw(raw) => raw_response(raw),
         Reply::Upgrade(taker) => match upgrade {
             Some(pending) => pending.accept(taker).map(|()| empty()),
-            None => failure(&Status::bad_request("unable to upgrade: missing upgrade headers in request"), pretty),
+            None => {
+                failure(&Status::bad_request("unable to upgrade: missing upgrade headers in request"), pretty)
+            }
         },
     }
 }
@@ -48,7 +52,10 @@ pub(super) fn reply(reply: Reply, pretty: bool, upgrade: Option<Pending>) -> Res
 fn with(code: u16, content_type: &str, body: ReplyBody, warnings: &[String]) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut headers = vec![("content-type".to_owned(), content_type.to_owned()), ("cache-control".into(), "no-cache, private".into())];
+    let mut headers = vec![
+        ("content-type".to_owned(), content_type.to_owned()),
+        ("cache-control".into(), "no-cache, private".into()),
+    ];
     headers.extend(warnings.iter().map(|text| ("warning".to_owned(), warning(text))));
     add_headers(response.headers_mut(), headers);
     response
@@ -70,7 +77,11 @@ fn warning(text: &str) -> String {
 
 fn document(code: u16, doc: &Doc, pretty: bool, warnings: &[String]) -> Response<ReplyBody> {
     let mut out = Vec::with_capacity(1024);
-    if pretty { json::write_pretty(doc.root(), 0, &mut out) } else { json::write(doc.root(), &mut out) }
+    if pretty {
+        json::write_pretty(doc.root(), 0, &mut out)
+    } else {
+        json::write(doc.root(), &mut out)
+    }
     out.push(b'\n');
     with(code, "application/json", whole(out.into()), warnings)
 }
@@ -94,7 +105,11 @@ fn without_type_meta(json: &[u8]) -> &[u8] {
         None => return json,
     };
     for _ in 0..2 {
-        let Some(value) = [&b"\"kind\":\""[..], b"\"apiVersion\":\""].iter().find_map(|p| rest.strip_prefix(*p)) else { break };
+        let Some(value) =
+            [&b"\"kind\":\""[..], b"\"apiVersion\":\""].iter().find_map(|p| rest.strip_prefix(*p))
+        else {
+            break;
+        };
         let Some(end) = value.iter().position(|c| *c == b'"') else { break };
         rest = value[end + 1..].strip_prefix(b",").unwrap_or(&value[end + 1..]);
     }

@@ -64,7 +64,12 @@ struct Shared {
 
 impl Server {
     /// Serves `handler` on a listener that is bound already; `drain` turning true begins the end.
-    pub fn new(listener: TcpListener, tls: Arc<rustls::ServerConfig>, handler: Arc<dyn Handler>, drain: watch::Receiver<bool>) -> Server {
+    pub fn new(
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        handler: Arc<dyn Handler>,
+        drain: watch::Receiver<bool>,
+    ) -> Server {
         let shared = Shared {
             handler,
             bodies: Semaphore::new(BODIES_BYTES_MAX),
@@ -83,7 +88,7 @@ impl Server {
         let mut drain = self.shared.drain.clone();
         loop {
             base::select! {
-                _ = drain.wait_for(|d| *d) => break,
+                () = begun(&mut drain) => break,
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => self.connection(stream, peer),
                     // One connection's trouble, or no descriptors left: the next may fare better.
@@ -98,7 +103,10 @@ impl Server {
         drop(self.listener);
         let mut idle = self.shared.idle.subscribe();
         if base::time::timeout(patience, idle.wait_for(|open| *open == 0)).await.is_err() {
-            tracing::warn!(open = self.shared.connections.load(Ordering::Relaxed), "connections cut off at shutdown");
+            tracing::warn!(
+                open = self.shared.connections.load(Ordering::Relaxed),
+                "connections cut off at shutdown"
+            );
         }
         Ok(())
     }
@@ -118,6 +126,11 @@ impl Server {
     }
 }
 
+/// Until the drain begins; a server that nobody can drain any more drains too.
+async fn begun(drain: &mut watch::Receiver<bool>) {
+    drop(drain.wait_for(|begun| *begun).await);
+}
+
 fn passing(err: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(err.kind(), ConnectionAborted | ConnectionReset | Interrupted)
@@ -126,7 +139,12 @@ fn passing(err: &std::io::Error) -> bool {
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-async fn serve(stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, shared: &Arc<Shared>) -> Result<(), Error> {
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: TlsAcceptor,
+    shared: &Arc<Shared>,
+) -> Result<(), Error> {
     stream.set_nodelay(true)?;
     let stream = base::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await??;
     let (_, session) = stream.get_ref();
@@ -155,17 +173,20 @@ async fn serve(stream: TcpStream, peer: SocketAddr, tls: TlsAcceptor, shared: &A
         let mut connection = std::pin::pin!(connection);
         base::select! {
             done = connection.as_mut() => return Ok(done?),
-            _ = drain.wait_for(|d| *d) => connection.as_mut().graceful_shutdown(),
+            () = begun(&mut drain) => connection.as_mut().graceful_shutdown(),
         }
         return Ok(connection.await?);
     }
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_MAX).max_buf_size(HEADERS_BYTES_MAX as usize);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_MAX)
+        .max_buf_size(HEADERS_BYTES_MAX as usize);
     let connection = builder.serve_connection(io, service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     base::select! {
         done = connection.as_mut() => return Ok(done?),
-        _ = drain.wait_for(|d| *d) => connection.as_mut().graceful_shutdown(),
+        () = begun(&mut drain) => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
 }
@@ -186,7 +207,11 @@ struct Peer {
     certificates: Vec<Bytes>,
 }
 
-async fn answer(request: http::Request<Incoming>, peer: Arc<Peer>, shared: Arc<Shared>) -> Result<http::Response<ReplyBody>, Infallible> {
+async fn answer(
+    request: http::Request<Incoming>,
+    peer: Arc<Peer>,
+    shared: Arc<Shared>,
+) -> Result<http::Response<ReplyBody>, Infallible> {
     let (mut parts, body) = request.into_parts();
     let upgrade = upgrade::pending(&mut parts);
     let pretty = request::wants_pretty(&parts);
@@ -213,7 +238,8 @@ async fn answer(request: http::Request<Incoming>, peer: Arc<Peer>, shared: Arc<S
 fn bearer(parts: &http::request::Parts) -> Option<Secret> {
     let value = parts.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
-    (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty()).then(|| Secret(token.trim().to_owned()))
+    (scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty())
+        .then(|| Secret(token.trim().to_owned()))
 }
 
 async fn read_body(parts: &http::request::Parts, body: Incoming, shared: &Shared) -> Result<Body, Status> {
@@ -222,12 +248,17 @@ async fn read_body(parts: &http::request::Parts, body: Incoming, shared: &Shared
         return Ok(Body::Empty);
     }
     let too_large = || Status::too_large(format!("limit is {BODY_BYTES_MAX}"));
-    let announced = body.size_hint().upper().map_or(BODY_BYTES_MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    let announced =
+        body.size_hint().upper().map_or(BODY_BYTES_MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
     let share = u32::try_from(announced.min(BODY_BYTES_MAX)).unwrap_or(u32::MAX);
-    let _share = shared.bodies.acquire_many(share).await.map_err(|_| Status::unavailable("the server is shutting down"))?;
+    let _share = shared
+        .bodies
+        .acquire_many(share)
+        .await
+        .map_err(|_| Status::unavailable("the server is shutting down"))?;
     let collected = Limited::new(body, BODY_BYTES_MAX).collect().await;
     let bytes = match collected {
         Ok(collected) => collected.to_bytes(),
@@ -237,6 +268,7 @@ async fn read_body(parts: &http::request::Parts, body: Incoming, shared: &Shared
     if bytes.is_empty() {
         return Ok(Body::Empty);
     }
-    let content_type = parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let content_type =
+        parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     Ok(Body::Bytes { content_type: content_type.to_owned(), bytes })
 }

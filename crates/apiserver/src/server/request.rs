@@ -2,12 +2,15 @@
 //!
 //! Upstream: k8s.io/apiserver/pkg/endpoints/request/requestinfo.go.
 
-use apimachinery::call::{Accept, Body, FieldValidation, Media, Options, Rendering, ResourceTarget, Target, Verb, Who, Wire};
+use apimachinery::call::{
+    Accept, Body, FieldValidation, Media, Options, Rendering, ResourceTarget, Target, Verb, Who, Wire,
+};
 use apimachinery::{Call, Gvr, Status};
 use http::request::Parts;
 
 /// Headers that hold credentials, or belong to the connection and not to the request.
-const NOT_PASSED_ON: &[&str] = &["authorization", "connection", "upgrade", "host", "content-length", "transfer-encoding"];
+const NOT_PASSED_ON: &[&str] =
+    &["authorization", "connection", "upgrade", "host", "content-length", "transfer-encoding"];
 /// Subresources that any method may address; what happens is theirs to say.
 const CONNECT: &[&str] = &["proxy", "exec", "attach", "portforward", "log"];
 
@@ -26,8 +29,13 @@ pub fn call(parts: &Parts) -> Result<Call, Status> {
         .filter(|(name, _)| !NOT_PASSED_ON.contains(&name.as_str()))
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
         .collect();
-    let header = |name| parts.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok()).unwrap_or("");
-    let accept = if matches!(target, Target::Path(_)) { Accept::default() } else { accept(header(http::header::ACCEPT))? };
+    let header =
+        |name| parts.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok()).unwrap_or("");
+    let accept = if matches!(target, Target::Path(_)) {
+        Accept::default()
+    } else {
+        accept(header(http::header::ACCEPT))?
+    };
     let wire = Wire {
         method: parts.method.as_str().to_owned(),
         uri: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
@@ -69,7 +77,11 @@ pub fn target(path: &str) -> Target {
     let rest_path = if tail.is_empty() { String::new() } else { proxied(path, rest) };
     // `namespaces/x` is in the namespace x for authorization; handlers see the object's own scope.
     Target::Resource(ResourceTarget {
-        gvr: Gvr { group: group.to_owned().into(), version: version.to_owned().into(), resource: rest[0].to_owned().into() },
+        gvr: Gvr {
+            group: group.to_owned().into(),
+            version: version.to_owned().into(),
+            resource: rest[0].to_owned().into(),
+        },
         namespace: namespace.to_owned(),
         name: rest.get(1).copied().unwrap_or_default().to_owned(),
         subresource: rest.get(2).copied().unwrap_or_default().to_owned(),
@@ -98,9 +110,11 @@ fn verb(parts: &Parts, target: &Target, options: &Options) -> Result<Verb, Statu
         return Ok(Verb::Connect);
     }
     let one = !resource.name.is_empty();
-    let wants_watch = options.query.iter().any(|(name, value)| name == "watch" && value != "false" && value != "0")
-        || parts.uri.path().split('/').nth(3) == Some("watch")
-        || (parts.uri.path().starts_with("/apis/") && parts.uri.path().split('/').nth(4) == Some("watch"));
+    let wants_watch =
+        options.query.iter().any(|(name, value)| name == "watch" && value != "false" && value != "0")
+            || parts.uri.path().split('/').nth(3) == Some("watch")
+            || (parts.uri.path().starts_with("/apis/")
+                && parts.uri.path().split('/').nth(4) == Some("watch"));
     match *method {
         http::Method::GET | http::Method::HEAD if wants_watch => Ok(Verb::Watch),
         http::Method::GET | http::Method::HEAD if one => Ok(Verb::Get),
@@ -157,7 +171,11 @@ fn options(query: Vec<(String, String)>) -> Result<Options, Status> {
             "timeoutSeconds" => out.timeout_seconds = Some(number(name, value)?),
             "dryRun" if value == "All" => out.dry_run = true,
             "dryRun" if value.is_empty() => {}
-            "dryRun" => return Err(Status::bad_request(format!("invalid dryRun value {value:?}: only \"All\" is supported"))),
+            "dryRun" => {
+                return Err(Status::bad_request(format!(
+                    "invalid dryRun value {value:?}: only \"All\" is supported"
+                )));
+            }
             "fieldManager" => out.field_manager.clone_from(value),
             "fieldValidation" => out.field_validation = field_validation(value)?,
             "force" => out.force = Some(truth(value)),
@@ -179,7 +197,9 @@ fn truth(value: &str) -> bool {
 }
 
 fn signed(name: &str, value: &str) -> Result<i64, Status> {
-    value.parse().map_err(|_| Status::bad_request(format!("invalid value {value:?} for {name}: a whole number is needed")))
+    value.parse().map_err(|_| {
+        Status::bad_request(format!("invalid value {value:?} for {name}: a whole number is needed"))
+    })
 }
 
 fn number(name: &str, value: &str) -> Result<u64, Status> {
@@ -203,7 +223,10 @@ fn accept(header: &str) -> Result<Accept, Status> {
     if header.trim().is_empty() {
         return Ok(Accept::default());
     }
-    header.split(',').find_map(one_form).ok_or_else(|| Status::not_acceptable("application/json, application/json;stream=watch"))
+    header
+        .split(',')
+        .find_map(one_form)
+        .ok_or_else(|| Status::not_acceptable("application/json, application/json;stream=watch"))
 }
 
 fn one_form(form: &str) -> Option<Accept> {
@@ -227,7 +250,9 @@ fn one_form(form: &str) -> Option<Accept> {
     let rendering = match (rendering, group, version.as_str()) {
         ("", ..) => Rendering::Object,
         ("Table", "meta.k8s.io", "v1" | "v1beta1") => Rendering::Table { version, include: String::new() },
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => Rendering::Metadata { version },
+        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => {
+            Rendering::Metadata { version }
+        }
         _ => return None,
     };
     Some(Accept { media, rendering })
@@ -251,11 +276,36 @@ mod tests {
         check("GET", "/api/v1/pods?watch=true", Verb::Watch, Target::resource(pods(), "", "", ""));
         check("GET", "/api/v1/watch/namespaces/a/pods", Verb::Watch, Target::resource(pods(), "a", "", ""));
         check("POST", "/api/v1/namespaces/a/pods", Verb::Create, Target::resource(pods(), "a", "", ""));
-        check("PATCH", "/api/v1/namespaces/a/pods/b/status", Verb::Patch, Target::resource(pods(), "a", "b", "status"));
-        check("GET", "/api/v1/namespaces/a/pods/b/log", Verb::Connect, Target::resource(pods(), "a", "b", "log"));
-        check("DELETE", "/api/v1/namespaces/a", Verb::Delete, Target::resource(Gvr::new("", "v1", "namespaces"), "", "a", ""));
-        check("PUT", "/api/v1/namespaces/a/finalize", Verb::Update, Target::resource(Gvr::new("", "v1", "namespaces"), "", "a", "finalize"));
-        check("DELETE", "/apis/apps/v1/namespaces/a/deployments", Verb::DeleteCollection, Target::resource(Gvr::new("apps", "v1", "deployments"), "a", "", ""));
+        check(
+            "PATCH",
+            "/api/v1/namespaces/a/pods/b/status",
+            Verb::Patch,
+            Target::resource(pods(), "a", "b", "status"),
+        );
+        check(
+            "GET",
+            "/api/v1/namespaces/a/pods/b/log",
+            Verb::Connect,
+            Target::resource(pods(), "a", "b", "log"),
+        );
+        check(
+            "DELETE",
+            "/api/v1/namespaces/a",
+            Verb::Delete,
+            Target::resource(Gvr::new("", "v1", "namespaces"), "", "a", ""),
+        );
+        check(
+            "PUT",
+            "/api/v1/namespaces/a/finalize",
+            Verb::Update,
+            Target::resource(Gvr::new("", "v1", "namespaces"), "", "a", "finalize"),
+        );
+        check(
+            "DELETE",
+            "/apis/apps/v1/namespaces/a/deployments",
+            Verb::DeleteCollection,
+            Target::resource(Gvr::new("apps", "v1", "deployments"), "a", "", ""),
+        );
         check("GET", "/apis/apps/v1", Verb::Get, Target::Path("/apis/apps/v1".into()));
     }
 
@@ -263,12 +313,17 @@ mod tests {
     fn a_proxy_keeps_its_path() {
         let (verb, target) = of("POST", "/api/v1/namespaces/a/services/https:b:80/proxy/x%20y/z?q=1");
         let Target::Resource(target) = target else { panic!("a resource") };
-        assert_eq!((verb, target.name.as_str(), target.rest.as_str()), (Verb::Connect, "https:b:80", "/x%20y/z"));
+        assert_eq!(
+            (verb, target.name.as_str(), target.rest.as_str()),
+            (Verb::Connect, "https:b:80", "/x%20y/z")
+        );
     }
 
     #[test]
     fn the_first_form_that_can_be_made_is_taken() {
-        let table = accept("application/vnd.kubernetes.protobuf,application/json;as=Table;v=v1;g=meta.k8s.io,application/json");
+        let table = accept(
+            "application/vnd.kubernetes.protobuf,application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+        );
         assert!(matches!(table.expect("one of them").rendering, Rendering::Table { .. }));
         assert_eq!(accept("application/cbor").expect_err("nobody makes it").code, 406);
     }
@@ -277,7 +332,10 @@ mod tests {
     fn options_are_read_or_refused() {
         let read = |text: &str| options(query(text));
         let o = read("labelSelector=app%3Dx%2Cb&limit=-1&dryRun=All&gracePeriodSeconds=0").expect("fine");
-        assert_eq!((o.label_selector.as_str(), o.limit, o.dry_run, o.grace_period_seconds), ("app=x,b", 0, true, Some(0)));
+        assert_eq!(
+            (o.label_selector.as_str(), o.limit, o.dry_run, o.grace_period_seconds),
+            ("app=x,b", 0, true, Some(0))
+        );
         assert_eq!(read("dryRun=maybe").expect_err("refused").code, 400);
         assert_eq!(read("timeoutSeconds=soon").expect_err("refused").code, 400);
     }
