@@ -1,12 +1,12 @@
 //! Development tasks: `import` and `codegen` make the schema table, `tidy` and `size` watch the shape of the tree.
 //!
 //! Nothing here is part of the product; every task reads and writes files of this checkout only.
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 mod codegen;
 mod import;
+mod run;
 mod schema_text;
 mod size;
 mod source;
@@ -17,7 +17,9 @@ const USAGE: &str = "cargo xtask <task>
   codegen [--check]                                 schema blob, keys and views from the schema text
   tidy [--update]                                   dependency direction, lengths, lost files; see tidy-allow.txt
   size                                              hand-written lines against the budget
-  test                                              all tests (with nextest where it is installed)";
+  build [--profile NAME]                            the static binary; release if nothing is said
+  demo                                              build, then show what a cluster does (needs root)
+  test                                              all tests (with nextest where it is installed; some need root)";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -27,19 +29,15 @@ fn main() -> Result<()> {
         Some("codegen") => codegen::run(&root, args.iter().any(|a| a == "--check")),
         Some("tidy") => tidy::run(&root, args.iter().any(|a| a == "--update")),
         Some("size") => size::run(&root),
-        Some("test") => test(&root),
+        Some("build") => {
+            let profile = option(&args, "--profile").unwrap_or_else(|_| "release".to_owned());
+            println!("{}", run::build(&root, &profile)?.display());
+            Ok(())
+        }
+        Some("demo") => run::demo(&root),
+        Some("test") => run::test(&root),
         _ => bail!("{USAGE}"),
     }
-}
-
-/// Tidiness and generated files are tests of this crate, so this is everything that must pass.
-fn test(root: &Path) -> Result<()> {
-    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let nextest =
-        Command::new(&cargo).args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success());
-    let args: &[&str] = if nextest { &["nextest", "run", "--workspace"] } else { &["test", "--workspace"] };
-    ensure!(Command::new(cargo).args(args).current_dir(root).status()?.success(), "tests failed");
-    Ok(())
 }
 
 fn option(args: &[String], name: &str) -> Result<String> {
