@@ -80,6 +80,11 @@ impl Server {
         server
     }
 
+    /// A server on a disk that has been used before.
+    pub async fn on(disk: SimDisk) -> Server {
+        Server { api: api(&disk).await, disk }
+    }
+
     pub async fn send(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {
         let user = Arc::new(User::new("admin", &["system:masters"]));
         self.send_as(user, method, uri, headers, body).await

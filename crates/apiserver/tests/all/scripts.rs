@@ -74,7 +74,7 @@ async fn run(text: &str) -> String {
         if !next.is_empty() {
             token = next.to_owned();
         }
-        write!(out, "{}{}\n", step.comments, step.request).unwrap();
+        writeln!(out, "{}{}", step.comments, step.request).unwrap();
         for (name, value) in &step.headers {
             writeln!(out, "{name}: {value}").unwrap();
         }

@@ -1,8 +1,13 @@
 //! What single kinds do beyond what all do: pods' deletion, quotas, addresses, watches, and what crashes leave.
 
-use apimachinery::{doc, k};
+use std::sync::Arc;
 
-use crate::harness::Server;
+use apimachinery::call::{Reply, User};
+use apimachinery::{doc, k};
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use crate::harness::{Server, shown};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -14,7 +19,7 @@ fn pod(name: &str) -> apimachinery::Doc {
 #[test]
 fn a_quota_is_never_exceeded_whoever_is_first() {
     base::sim::run(3, async {
-        let server = std::sync::Arc::new(Server::start().await);
+        let server = Arc::new(Server::start().await);
         let quotas = "/api/v1/namespaces/default/resourcequotas";
         let quota = doc!({ "metadata": { "name": "q" }, "spec": { "hard": { "requests.memory": "2Gi" } } });
         let mut made = server.post(quotas, &quota).await.ok();
@@ -192,4 +197,125 @@ fn a_list_continues_where_it_was() {
         );
         server.get(&format!("{maps}?continue=nonsense")).await.fails(400);
     });
+}
+
+#[test]
+fn a_server_finds_what_another_acknowledged_before_the_power_was_cut() {
+    base::sim::run(9, async {
+        let server = Server::start().await;
+        let maps = "/api/v1/namespaces/default/configmaps";
+        for i in 0..20 {
+            server.post(maps, &doc!({ "metadata": { "name": format!("m{i}") } })).await.ok();
+        }
+        let before = server.get(maps).await.ok();
+        let disk = server.disk.clone();
+        drop(server);
+        disk.power_cut();
+        let server = Server::on(disk).await;
+        let after = server.get(maps).await.ok();
+        assert_eq!(before.get(k::ITEMS).to_doc(), after.get(k::ITEMS).to_doc());
+        let last = before.root().find("metadata.resourceVersion").str().parse::<u64>().unwrap();
+        let made = server.post(maps, &doc!({ "metadata": { "name": "next" } })).await.ok();
+        assert!(made.root().find("metadata.resourceVersion").str().parse::<u64>().unwrap() > last);
+    });
+}
+
+#[test]
+fn a_watcher_that_does_not_read_is_cut_off_and_holds_up_nobody() {
+    base::sim::run(10, async {
+        let server = Server::start().await;
+        let maps = "/api/v1/namespaces/default/configmaps";
+        let watch = format!("{maps}?watch=1");
+        let admin = || Arc::new(User::new("admin", &["system:masters"]));
+        let slow = server.reply(admin(), "GET", &watch, &[], Bytes::new()).await;
+        let Reply::Watch(mut slow) = slow else { panic!("{slow:?}") };
+        server.post(maps, &doc!({ "metadata": { "name": "m" } })).await.ok();
+        for i in 0..5000 {
+            let patch = doc!({ "data": { "n": i.to_string() } });
+            server.patch(&format!("{maps}/m"), "merge", &patch).await.ok();
+        }
+        let (mut seen, mut last) = (0, None);
+        while let Some(event) = slow.events.next().await {
+            seen += 1;
+            last = Some(shown(event));
+        }
+        assert!(seen > 4000 && seen < 5000, "{seen}");
+        let last = last.unwrap();
+        assert_eq!((last.get(k::TYPE).str(), last.get(k::OBJECT).get(k::CODE).i64()), ("ERROR", 410));
+    });
+}
+
+#[test]
+fn a_node_changes_only_what_is_its_own() {
+    base::sim::run(11, async {
+        let server = Server::start().await;
+        let node = |name: &str| {
+            Arc::new(User::new(&format!("system:node:{name}"), &["system:nodes", "system:masters"]))
+        };
+        let send = async |who: &str, method: &str, uri: &str, body: &apimachinery::Doc| {
+            let headers: &[(&str, &str)] =
+                if method == "PATCH" { &[("content-type", "application/merge-patch+json")] } else { &[] };
+            server.send_as(node(who), method, uri, headers, body.to_json().into()).await
+        };
+        let n1 = doc!({ "metadata": { "name": "n1", "labels": { "kubernetes.io/hostname": "n1" } } });
+        send("n1", "POST", "/api/v1/nodes", &n1).await.ok();
+        let why = send("n2", "PATCH", "/api/v1/nodes/n1", &doc!({ "metadata": { "labels": { "a": "b" } } }))
+            .await
+            .fails(403);
+        assert_eq!(why, "nodes \"n1\" is forbidden: node \"n2\" is not allowed to modify node \"n1\"");
+        let label = doc!({ "metadata": { "labels": { "node-restriction.kubernetes.io/a": "b" } } });
+        let why = send("n1", "PATCH", "/api/v1/nodes/n1", &label).await.fails(403);
+        assert!(
+            why.ends_with("is not allowed to modify the following labels: node-restriction.kubernetes.io/a"),
+            "{why}"
+        );
+        let taint = doc!({ "spec": { "taints": [{ "key": "a", "effect": "NoSchedule" }] } });
+        send("n1", "PATCH", "/api/v1/nodes/n1", &taint).await.fails(403);
+        server.post(PODS, &pod("p")).await.ok();
+        let binding = doc!({ "metadata": { "name": "p" }, "target": { "kind": "Node", "name": "n1" } });
+        server.post(&format!("{PODS}/p/binding"), &binding).await.ok();
+        let status = doc!({ "status": { "phase": "Running" } });
+        send("n2", "PATCH", &format!("{PODS}/p/status"), &status).await.fails(403);
+        send("n1", "PATCH", &format!("{PODS}/p/status"), &status).await.ok();
+        send("n2", "DELETE", &format!("{PODS}/p"), &doc!({})).await.fails(403);
+        send("n1", "POST", PODS, &pod("q")).await.fails(403);
+    });
+}
+
+#[test]
+fn a_write_whose_client_went_away_is_done_all_the_same() {
+    base::sim::run(12, async {
+        let server = Server::start().await;
+        let maps = "/api/v1/namespaces/default/configmaps";
+        let body = doc!({ "metadata": { "name": "m" } });
+        {
+            let write = server.post(maps, &body);
+            // Long enough to begin, too short for the disk.
+            assert!(base::time::timeout(std::time::Duration::from_nanos(1), write).await.is_err());
+        }
+        let watch = format!("{maps}?watch=1&timeoutSeconds=1");
+        let events = server.get(&watch).await.ok();
+        assert_eq!(
+            events
+                .root()
+                .items()
+                .map(|e| e.find("object.metadata.name").str().to_owned())
+                .collect::<Vec<_>>(),
+            ["m"]
+        );
+    });
+}
+
+#[test]
+fn one_seed_gives_one_history() {
+    let run = || {
+        base::sim::run(13, async {
+            let server = Server::start().await;
+            for i in 0..5 {
+                server.post(PODS, &doc!({ "metadata": { "generateName": "p-" }, "spec": { "containers": [{ "name": "c", "image": format!("i{i}") }] } })).await.ok();
+            }
+            server.get(PODS).await.pretty()
+        })
+    };
+    assert_eq!(run(), run());
 }
