@@ -19,21 +19,33 @@ pub type Resources = BTreeMap<String, Quantity>;
 /// # Errors
 /// Why the pod is refused: reason and message of its Failed status.
 pub fn admit(pod: Ref<'_>, node: Ref<'_>, allocatable: &Resources, others: &[Ref<'_>]) -> Result<(), End> {
-    let refuse = |reason: &str, message: String| Err(End { reason: reason.into(), message: format!("Pod was rejected: {message}") });
+    let refuse = |reason: &str, message: String| {
+        Err(End { reason: reason.into(), message: format!("Pod was rejected: {message}") })
+    };
     let unbuilt = refused::fields(pod);
     if !unbuilt.is_empty() {
-        return refuse("UnsupportedPodField", format!("this node does not support {} yet", unbuilt.join(", ")));
+        return refuse(
+            "UnsupportedPodField",
+            format!("this node does not support {} yet", unbuilt.join(", ")),
+        );
     }
     let spec = Pod(pod).spec();
     if !matches_node(pod, node) {
-        return refuse("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into());
+        return refuse(
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
+        );
     }
     let wanted = host_ports(pod);
     let taken: Vec<(String, String, i64)> = others.iter().flat_map(|p| host_ports(*p)).collect();
     if wanted.iter().any(|w| taken.iter().any(|t| ports_clash(w, t))) {
-        return refuse("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into());
+        return refuse(
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into(),
+        );
     }
-    let no_execute = node.get(k::SPEC).get(k::TAINTS).items().filter(|t| t.get(k::EFFECT).str() == "NoExecute");
+    let no_execute =
+        node.get(k::SPEC).get(k::TAINTS).items().filter(|t| t.get(k::EFFECT).str() == "NoExecute");
     for taint in no_execute {
         if !spec.tolerations().iter().any(|t| tolerates(t.0, taint)) {
             let message = "Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
@@ -43,7 +55,10 @@ pub fn admit(pod: Ref<'_>, node: Ref<'_>, allocatable: &Resources, others: &[Ref
     let limit = allocatable.get("pods").map_or(i64::MAX, |q| q.value());
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
     if count + 1 > limit {
-        return refuse("OutOfpods", format!("Node didn't have enough resource: pods, requested: 1, used: {count}, capacity: {limit}"));
+        return refuse(
+            "OutOfpods",
+            format!("Node didn't have enough resource: pods, requested: 1, used: {count}, capacity: {limit}"),
+        );
     }
     let mut used = Resources::new();
     others.iter().for_each(|p| add(&mut used, &pod_requests(*p)));
@@ -53,7 +68,9 @@ pub fn admit(pod: Ref<'_>, node: Ref<'_>, allocatable: &Resources, others: &[Ref
         if !want.is_zero() && used.add(want) > have {
             let n = |q: Quantity| if name == "cpu" { q.milli_value() } else { q.value() };
             let (want, used, have) = (n(want), n(used), n(have));
-            let message = format!("Node didn't have enough resource: {name}, requested: {want}, used: {used}, capacity: {have}");
+            let message = format!(
+                "Node didn't have enough resource: {name}, requested: {want}, used: {used}, capacity: {have}"
+            );
             return refuse(&format!("OutOf{name}"), message);
         }
     }
@@ -65,7 +82,10 @@ pub fn pod_requests(pod: Ref<'_>) -> Resources {
     let spec = pod.get(k::SPEC);
     let of = |c: Ref<'_>| -> Resources {
         let requests = c.get(k::RESOURCES).get(k::REQUESTS);
-        requests.entries().filter_map(|(name, q)| Some((name.to_owned(), Quantity::parse(q.str()).ok()?))).collect()
+        requests
+            .entries()
+            .filter_map(|(name, q)| Some((name.to_owned(), Quantity::parse(q.str()).ok()?)))
+            .collect()
     };
     let (mut sidecars, mut peak) = (Resources::new(), Resources::new());
     for c in spec.get(k::INIT_CONTAINERS).items() {
@@ -130,20 +150,24 @@ fn matches_node(pod: Ref<'_>, node: Ref<'_>) -> bool {
         return false;
     }
     let required = pod.find("spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution");
-    !required.is_set() || required.get(k::NODE_SELECTOR_TERMS).items().any(|t| term_matches(NodeSelectorTerm(t), node))
+    !required.is_set()
+        || required.get(k::NODE_SELECTOR_TERMS).items().any(|t| term_matches(NodeSelectorTerm(t), node))
 }
 
 fn term_matches(term: NodeSelectorTerm<'_>, node: Ref<'_>) -> bool {
     let meta = node.get(k::METADATA);
     let label = |r: NodeSelectorRequirement<'_>| requirement(r, meta.get(k::LABELS).get(r.key()).opt_str());
-    let field = |r: NodeSelectorRequirement<'_>| r.key() == "metadata.name" && requirement(r, Some(meta.get(k::NAME).str()));
+    let field = |r: NodeSelectorRequirement<'_>| {
+        r.key() == "metadata.name" && requirement(r, Some(meta.get(k::NAME).str()))
+    };
     let (labels, fields) = (term.match_expressions(), term.match_fields());
     // A term that asks for nothing matches nothing.
     !(labels.is_empty() && fields.is_empty()) && labels.iter().all(label) && fields.iter().all(field)
 }
 
 fn requirement(r: NodeSelectorRequirement<'_>, value: Option<&str>) -> bool {
-    let compared = || -> Option<(i64, i64)> { Some((value?.parse().ok()?, r.values().first()?.parse().ok()?)) };
+    let compared =
+        || -> Option<(i64, i64)> { Some((value?.parse().ok()?, r.values().first()?.parse().ok()?)) };
     match r.operator() {
         "In" => value.is_some_and(|v| r.values().contains(v)),
         "NotIn" => !value.is_some_and(|v| r.values().contains(v)),
@@ -197,7 +221,10 @@ mod tests {
             (affinity("Exists", "x"), ""),
             (doc!({ "hostNetwork": true, "containers": [{ "ports": [{ "hostPort": 80 }] }] }), "NodePorts"),
             (doc!({ "hostNetwork": true, "containers": [{ "ports": [{ "hostPort": 81 }] }] }), ""),
-            (doc!({ "hostNetwork": true, "containers": [{ "ports": [{ "hostPort": 80, "protocol": "UDP" }] }] }), ""),
+            (
+                doc!({ "hostNetwork": true, "containers": [{ "ports": [{ "hostPort": 80, "protocol": "UDP" }] }] }),
+                "",
+            ),
         ] {
             let other = doc!({ "spec": { "containers": [{ "ports": [{ "hostPort": 80, "hostIP": "127.0.0.1" }] }] } });
             assert_eq!(reason(&with(spec.clone()), &[&other]), want, "{:?}", spec.root());

@@ -11,7 +11,8 @@ use apimachinery::schema::views::{Container, Pod};
 use apimachinery::{Ref, k};
 use runtime::{
     Capability, ContainerConfig, Image, KeyValue, LinuxContainerResources, LinuxContainerSecurityContext,
-    LinuxPodSandboxConfig, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, SecurityProfile,
+    LinuxPodSandboxConfig, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
+    SecurityProfile,
 };
 
 use crate::config::Config;
@@ -52,10 +53,15 @@ pub fn etc_file(config: &Config, uid: &str, name: &str) -> PathBuf {
 /// The pod's quality of service, as the API has it or as follows from its resources.
 pub fn qos(pod: Ref<'_>) -> &'static str {
     let spec = pod.get(k::SPEC);
-    let containers: Vec<Ref<'_>> = spec.get(k::INIT_CONTAINERS).items().chain(spec.get(k::CONTAINERS).items()).collect();
-    let amount = |c: &Ref<'_>, list: apimachinery::Key, name: &str| Quantity::parse(c.get(k::RESOURCES).get(list).get(name).str()).ok().filter(|q| !q.is_zero());
+    let containers: Vec<Ref<'_>> =
+        spec.get(k::INIT_CONTAINERS).items().chain(spec.get(k::CONTAINERS).items()).collect();
+    let amount = |c: &Ref<'_>, list: apimachinery::Key, name: &str| {
+        Quantity::parse(c.get(k::RESOURCES).get(list).get(name).str()).ok().filter(|q| !q.is_zero())
+    };
     let both = ["cpu", "memory"];
-    let set = |c: &Ref<'_>| both.iter().any(|n| amount(c, k::LIMITS, n).is_some() || amount(c, k::REQUESTS, n).is_some());
+    let set = |c: &Ref<'_>| {
+        both.iter().any(|n| amount(c, k::LIMITS, n).is_some() || amount(c, k::REQUESTS, n).is_some())
+    };
     if !containers.iter().any(set) {
         return "BestEffort";
     }
@@ -90,7 +96,9 @@ pub fn resources(pod: Ref<'_>, container: Ref<'_>, memory: i64) -> LinuxContaine
     let oom_score_adj = match qos(pod) {
         "Guaranteed" => -997,
         "BestEffort" => 1000,
-        _ => (1000 - i64::try_from(1000 * i128::from(memory_request) / i128::from(memory.max(1))).unwrap_or(1000)).clamp(3, 999),
+        _ => (1000
+            - i64::try_from(1000 * i128::from(memory_request) / i128::from(memory.max(1))).unwrap_or(1000))
+        .clamp(3, 999),
     };
     LinuxContainerResources {
         cpu_shares: u64::try_from((request * SHARES_CPU / 1000).max(SHARES_MIN)).unwrap_or(0),
@@ -104,7 +112,8 @@ pub fn resources(pod: Ref<'_>, container: Ref<'_>, memory: i64) -> LinuxContaine
 
 fn labels(pod: Pod<'_>) -> BTreeMap<String, String> {
     let meta = pod.metadata();
-    let mut out: BTreeMap<String, String> = meta.labels().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let mut out: BTreeMap<String, String> =
+        meta.labels().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     out.insert("io.kubernetes.pod.name".into(), meta.name().into());
     out.insert("io.kubernetes.pod.namespace".into(), meta.namespace().into());
     out.insert("io.kubernetes.pod.uid".into(), meta.uid().into());
@@ -120,7 +129,12 @@ pub fn sandbox(config: &Config, pod: Pod<'_>, attempt: u32) -> PodSandboxConfig 
         pid: host(spec.host_pid(), NamespaceMode::Container),
         ipc: host(spec.host_ipc(), NamespaceMode::Pod),
     };
-    let sysctls = spec.security_context().sysctls().iter().map(|s| (s.name().to_owned(), s.value().to_owned())).collect();
+    let sysctls = spec
+        .security_context()
+        .sysctls()
+        .iter()
+        .map(|s| (s.name().to_owned(), s.value().to_owned()))
+        .collect();
     PodSandboxConfig {
         metadata: PodSandboxMetadata {
             name: meta.name().into(),
@@ -128,10 +142,18 @@ pub fn sandbox(config: &Config, pod: Pod<'_>, attempt: u32) -> PodSandboxConfig 
             namespace: meta.namespace().into(),
             attempt,
         },
-        hostname: if spec.host_network() { String::new() } else { resolver::hostname(pod, &config.cluster_domain).0 },
+        hostname: if spec.host_network() {
+            String::new()
+        } else {
+            resolver::hostname(pod, &config.cluster_domain).0
+        },
         log_directory: log_dir(config, pod),
         labels: labels(pod),
-        annotations: meta.annotations().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        annotations: meta
+            .annotations()
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
         linux: LinuxPodSandboxConfig { cgroup_parent: cgroup(pod.0), namespace_options, sysctls },
     }
 }
@@ -156,7 +178,11 @@ pub struct Inputs<'a> {
 ///
 /// # Errors
 /// The message of a CreateContainerConfigError.
-pub fn container(inputs: &Inputs<'_>, container: Container<'_>, attempt: u32) -> Result<ContainerConfig, String> {
+pub fn container(
+    inputs: &Inputs<'_>,
+    container: Container<'_>,
+    attempt: u32,
+) -> Result<ContainerConfig, String> {
     let pod = Pod(inputs.facts.pod);
     check_user(pod, container, inputs.image)?;
     let vars = env::make(container, inputs.facts, inputs.objects, inputs.services)?;
@@ -188,7 +214,10 @@ fn check_user(pod: Pod<'_>, container: Container<'_>, image: &Image) -> Result<(
     }
     let who = crate::worker::pod_words(pod);
     match own.run_as_user().or(shared.run_as_user()) {
-        Some(0) => Err(format!("container's runAsUser breaks non-root policy (pod: \"{who}\", container: {})", container.name())),
+        Some(0) => Err(format!(
+            "container's runAsUser breaks non-root policy (pod: \"{who}\", container: {})",
+            container.name()
+        )),
         Some(_) => Ok(()),
         None if image.uid.is_some_and(|uid| uid != 0) => Ok(()),
         None if image.uid.is_none() && !image.username.is_empty() => Err(format!(
@@ -196,17 +225,23 @@ fn check_user(pod: Pod<'_>, container: Container<'_>, image: &Image) -> Result<(
             image.username,
             container.name()
         )),
-        None => Err(format!("container has runAsNonRoot and image will run as root (pod: \"{who}\", container: {})", container.name())),
+        None => Err(format!(
+            "container has runAsNonRoot and image will run as root (pod: \"{who}\", container: {})",
+            container.name()
+        )),
     }
 }
 
 fn mounts(inputs: &Inputs<'_>, container: Container<'_>, attempt: u32) -> Result<Vec<Mount>, String> {
     let pod = Pod(inputs.facts.pod);
     let uid = pod.metadata().uid();
-    let paths: BTreeMap<String, volumes::VolumePath> = volumes::paths(&inputs.config.root_dir, pod.0).into_iter().collect();
+    let paths: BTreeMap<String, volumes::VolumePath> =
+        volumes::paths(&inputs.config.root_dir, pod.0).into_iter().collect();
     let mut out = Vec::new();
     for mount in container.volume_mounts().iter() {
-        let at = paths.get(mount.name()).ok_or_else(|| format!("cannot find volume {:?} to mount into container {:?}", mount.name(), container.name()))?;
+        let at = paths.get(mount.name()).ok_or_else(|| {
+            format!("cannot find volume {:?} to mount into container {:?}", mount.name(), container.name())
+        })?;
         // Relative paths count from the root, as upstream makes them.
         let inside = Path::new("/").join(mount.mount_path());
         out.push(bind(inside, at.path.clone(), mount.read_only() || at.readonly));
@@ -219,7 +254,11 @@ fn mounts(inputs: &Inputs<'_>, container: Container<'_>, attempt: u32) -> Result
     }
     let last_words = container.termination_message_path();
     if !last_words.is_empty() && !has(&out, last_words) {
-        out.push(bind(last_words.into(), termination_log(inputs.config, uid, container.name(), attempt), false));
+        out.push(bind(
+            last_words.into(),
+            termination_log(inputs.config, uid, container.name(), attempt),
+            false,
+        ));
     }
     Ok(out)
 }
@@ -232,7 +271,8 @@ fn security_context(pod: Pod<'_>, container: Container<'_>) -> LinuxContainerSec
     let (own, shared) = (container.security_context(), pod.spec().security_context());
     let names = |list: Ref<'_>| list.items().map(|c| c.str().trim_start_matches("CAP_").to_owned()).collect();
     let privileged = own.privileged() == Some(true);
-    let profile = if own.seccomp_profile().exists() { own.seccomp_profile() } else { shared.seccomp_profile() };
+    let profile =
+        if own.seccomp_profile().exists() { own.seccomp_profile() } else { shared.seccomp_profile() };
     let mut groups: Vec<i64> = shared.supplemental_groups().iter().collect();
     groups.extend(shared.fs_group());
     LinuxContainerSecurityContext {
@@ -271,14 +311,32 @@ mod tests {
     fn classes_and_limits() {
         for (given, class, shares, quota, memory, oom) in [
             (doc!({}), "/kubepods/besteffort/podu", 2, 0, 0, 1000),
-            (doc!({ "limits": { "cpu": "500m", "memory": "64Mi" } }), "/kubepods/podu", 512, 50_000, 64 << 20, -997),
-            (doc!({ "requests": { "cpu": "250m", "memory": "256Mi" }, "limits": { "memory": "512Mi" } }), "/kubepods/burstable/podu", 256, 0, 512 << 20, 750),
+            (
+                doc!({ "limits": { "cpu": "500m", "memory": "64Mi" } }),
+                "/kubepods/podu",
+                512,
+                50_000,
+                64 << 20,
+                -997,
+            ),
+            (
+                doc!({ "requests": { "cpu": "250m", "memory": "256Mi" }, "limits": { "memory": "512Mi" } }),
+                "/kubepods/burstable/podu",
+                256,
+                0,
+                512 << 20,
+                750,
+            ),
             (doc!({ "requests": { "cpu": "1m" } }), "/kubepods/burstable/podu", 2, 0, 0, 999),
         ] {
             let pod = pod(given);
             let got = resources(pod.root(), pod.root().find("spec.containers").item(0), 1 << 30);
             assert_eq!(cgroup(pod.root()), class);
-            assert_eq!((got.cpu_shares, got.cpu_quota, got.memory_limit_in_bytes, got.oom_score_adj), (shares, quota, memory, oom), "{class}");
+            assert_eq!(
+                (got.cpu_shares, got.cpu_quota, got.memory_limit_in_bytes, got.oom_score_adj),
+                (shares, quota, memory, oom),
+                "{class}"
+            );
         }
     }
 
@@ -288,14 +346,32 @@ mod tests {
             "volumes": [{ "name": "v", "configMap": { "name": "m" } }],
             "containers": [{ "name": "a", "command": ["sh", "$(X)"], "env": [{ "name": "X", "value": "1" }], "terminationMessagePath": "/dev/termination-log",
                 "volumeMounts": [{ "name": "v", "mountPath": "/v" }], "securityContext": { "runAsUser": 5, "allowPrivilegeEscalation": false } }] } });
-        let image = Image { id: "sha256:1".into(), repo_tags: vec![], repo_digests: vec![], size: 0, uid: Some(0), username: String::new() };
+        let image = Image {
+            id: "sha256:1".into(),
+            repo_tags: vec![],
+            repo_digests: vec![],
+            size: 0,
+            uid: Some(0),
+            username: String::new(),
+        };
         let (config, none) = (Config::new("n"), Default::default());
         let facts = Facts { pod: pod.root(), ips: &[], host_ips: &[], allocatable: &none };
-        let inputs = Inputs { config: &config, facts, objects: &Objects::default(), services: &[], image: &image, memory: 1 };
+        let inputs = Inputs {
+            config: &config,
+            facts,
+            objects: &Objects::default(),
+            services: &[],
+            image: &image,
+            memory: 1,
+        };
         let spec = Container(pod.root().find("spec.containers").item(0));
         let got = container(&inputs, spec, 3).unwrap();
         assert_eq!(got.command, ["sh", "1"]);
-        let mounts: Vec<String> = got.mounts.iter().map(|m| format!("{} {} {}", m.container_path.display(), m.host_path.display(), m.readonly)).collect();
+        let mounts: Vec<String> = got
+            .mounts
+            .iter()
+            .map(|m| format!("{} {} {}", m.container_path.display(), m.host_path.display(), m.readonly))
+            .collect();
         assert_eq!(
             mounts,
             [
@@ -307,8 +383,13 @@ mod tests {
         );
         assert_eq!(got.log_path, Path::new("a/3.log"));
         let context = got.linux.security_context;
-        assert_eq!((context.run_as_user, context.no_new_privs, context.supplemental_groups), (Some(5), true, vec![7]));
+        assert_eq!(
+            (context.run_as_user, context.no_new_privs, context.supplemental_groups),
+            (Some(5), true, vec![7])
+        );
         let root = doc!({ "name": "a" });
-        assert!(container(&inputs, Container(root.root()), 0).unwrap_err().contains("image will run as root"));
+        assert!(
+            container(&inputs, Container(root.root()), 0).unwrap_err().contains("image will run as root")
+        );
     }
 }

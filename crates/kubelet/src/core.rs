@@ -46,7 +46,14 @@ pub(crate) struct Held {
 
 impl Core {
     /// Tells people about a pod, or a container of it.
-    pub fn record(&self, pod: Ref<'_>, container: Option<&str>, warning: bool, reason: &str, message: String) {
+    pub fn record(
+        &self,
+        pod: Ref<'_>,
+        container: Option<&str>,
+        warning: bool,
+        reason: &str,
+        message: String,
+    ) {
         let mut about = ObjectRef::of(pod, "v1", "Pod");
         if let Some(name) = container {
             let spec = pod.get(k::SPEC);
@@ -66,7 +73,8 @@ impl Core {
 
     /// Variables that tell a pod of Services.
     pub async fn service_variables(&self, pod: Pod<'_>) -> Vec<(String, String)> {
-        let (namespace, links) = (pod.metadata().namespace().to_owned(), pod.spec().enable_service_links() != Some(false));
+        let (namespace, links) =
+            (pod.metadata().namespace().to_owned(), pod.spec().enable_service_links() != Some(false));
         self.services.wait_synced().await;
         let mut found = Vec::new();
         found.extend(self.services.get("default", "kubernetes"));
@@ -97,7 +105,9 @@ impl Core {
                 None => {
                     let held = self.request_token(pod, &request).await.map_err(|err| {
                         let account = pod.get(k::SPEC).get(k::SERVICE_ACCOUNT_NAME).str();
-                        format!("failed to fetch token: cannot fetch token for service account {account:?}: {err}")
+                        format!(
+                            "failed to fetch token: cannot fetch token for service account {account:?}: {err}"
+                        )
                     })?;
                     self.tokens.lock().expect("nobody panics holding it").insert(key, held.clone());
                     held
@@ -125,7 +135,10 @@ impl Core {
         let expires = gotime::parse(status.get(k::EXPIRATION_TIMESTAMP).str()).ok();
         let life = expires.map_or(Duration::from_secs(3600), |at| since(asked, at));
         // At 80 % of its life, as upstream does.
-        Ok(Held { token: Token { value: status.get(k::TOKEN).str().to_owned() }, refresh_at: asked + life.mul_f64(0.8) })
+        Ok(Held {
+            token: Token { value: status.get(k::TOKEN).str().to_owned() },
+            refresh_at: asked + life.mul_f64(0.8),
+        })
     }
 
     /// Forgets what was kept for a pod.

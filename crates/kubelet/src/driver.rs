@@ -157,7 +157,10 @@ impl Driver {
                 self.refresh = Some(refresh);
                 return;
             }
-            Action::UnmountVolumes => base::task::spawn(async move { c.unmount().await }),
+            Action::UnmountVolumes => {
+                self.refresh = None;
+                base::task::spawn(async move { c.unmount().await })
+            }
             Action::RunSandbox(attempt) => base::task::spawn(async move { c.run_sandbox(attempt).await }),
             Action::AttachNetwork(id) => base::task::spawn(async move { c.attach(id).await }),
             Action::RemoveSandbox(id) => base::task::spawn(async move { c.remove_sandbox(id).await }),
@@ -165,7 +168,9 @@ impl Driver {
             Action::StartContainer { index, attempt, image } => {
                 base::task::spawn(async move { c.start(index, attempt, &image).await })
             }
-            Action::StopContainer { id, grace, .. } => base::task::spawn(async move { c.stop(id, grace).await }),
+            Action::StopContainer { id, grace, .. } => {
+                base::task::spawn(async move { c.stop(id, grace).await })
+            }
             Action::RemoveContainer { index, id, attempt } => {
                 base::task::spawn(async move { c.remove_container(index, id, attempt).await })
             }
@@ -201,7 +206,15 @@ impl Driver {
         for (id, kind, index, since) in wanted {
             let key = (id.clone(), kind);
             if !self.probes.contains_key(&key) {
-                let task = probes::start(self.core.clone(), self.me.clone(), context.state.clone(), index, id, kind, since);
+                let task = probes::start(
+                    self.core.clone(),
+                    self.me.clone(),
+                    context.state.clone(),
+                    index,
+                    id,
+                    kind,
+                    since,
+                );
                 self.probes.insert(key, task);
             }
         }
@@ -251,9 +264,14 @@ impl Context {
         let uid = self.uid().to_owned();
         self.core.forget(&uid);
         let files = self.core.doors.files.clone();
-        let dirs = [volumes::pod_dir(&self.core.config.root_dir, &uid), containers::log_dir(&self.core.config, self.pod())];
+        let dirs = [
+            volumes::pod_dir(&self.core.config.root_dir, &uid),
+            containers::log_dir(&self.core.config, self.pod()),
+        ];
         let links = self.log_links();
-        let done = base::task::blocking(move || dirs.iter().chain(&links).try_for_each(|path| files.remove(path))).await;
+        let done =
+            base::task::blocking(move || dirs.iter().chain(&links).try_for_each(|path| files.remove(path)))
+                .await;
         if let Err(err) = done {
             tracing::warn!(pod = %uid, error = %err, "the pod's files could not be removed");
         }
@@ -266,14 +284,21 @@ impl Context {
                 Phase::Exited(exit) => Some(exit.id.clone()),
                 _ => None,
             };
-            now.into_iter().chain(c.last.as_ref().map(|e| e.id.clone())).map(|id| self.log_link(&c.name, &id)).collect::<Vec<_>>()
+            now.into_iter()
+                .chain(c.last.as_ref().map(|e| e.id.clone()))
+                .map(|id| self.log_link(&c.name, &id))
+                .collect::<Vec<_>>()
         });
         runs.collect()
     }
 
     fn log_link(&self, container: &str, id: &str) -> std::path::PathBuf {
         let meta = self.pod().metadata();
-        self.core.config.container_logs_dir.join(format!("{}_{}_{container}-{id}.log", meta.name(), meta.namespace()))
+        self.core.config.container_logs_dir.join(format!(
+            "{}_{}_{container}-{id}.log",
+            meta.name(),
+            meta.namespace()
+        ))
     }
 
     // --- volumes ---
@@ -354,7 +379,9 @@ impl Context {
             Ok(status) => status,
             Err(err) => return self.tell(Event::NetworkFailed(id, words(&err))),
         };
-        let Some(netns) = status.network_namespace else { return self.tell(Event::NetworkAttached(id, Vec::new())) };
+        let Some(netns) = status.network_namespace else {
+            return self.tell(Event::NetworkAttached(id, Vec::new()));
+        };
         self.core.network_ready().await;
         self.tell(match self.core.doors.network.attach(netns, id.to_string()).await {
             Ok(ips) => Event::NetworkAttached(id, ips),
@@ -399,7 +426,9 @@ impl Context {
             Ok(found) => {
                 let took = begun.elapsed().as_millis();
                 let size = found.size;
-                let message = format!("Successfully pulled image {image:?} in {took}ms ({took}ms including waiting). Image size: {size} bytes.");
+                let message = format!(
+                    "Successfully pulled image {image:?} in {took}ms ({took}ms including waiting). Image size: {size} bytes."
+                );
                 self.record(index, false, "Pulled", message);
                 self.tell(Event::ImageReady(index, found.id));
             }
@@ -415,7 +444,12 @@ impl Context {
         self.tell(event);
     }
 
-    async fn start_inner(&self, index: usize, attempt: u32, image: &str) -> Result<Event, (&'static str, String)> {
+    async fn start_inner(
+        &self,
+        index: usize,
+        attempt: u32,
+        image: &str,
+    ) -> Result<Event, (&'static str, String)> {
         const CONFIG: &str = "CreateContainerConfigError";
         let images = &self.core.doors.images;
         let found = images.status(image).await.map_err(|err| (CONFIG, words(&err)))?;
@@ -423,19 +457,34 @@ impl Context {
         let sandbox = self.state.sandbox_id().expect("containers start in a sandbox").clone();
         let config = self.configure(index, attempt, &found).await.map_err(|message| (CONFIG, message))?;
         let runtime = &self.core.doors.runtime;
-        let id = runtime.create_container(&sandbox, config).await.map_err(|err| ("CreateContainerError", words(&err)))?;
+        let id = runtime
+            .create_container(&sandbox, config)
+            .await
+            .map_err(|err| ("CreateContainerError", words(&err)))?;
         self.record(index, false, "Created", "Container created".into());
         if let Err(err) = runtime.start_container(&id).await {
             let status = runtime.container_status(&id).await;
-            let exit = status.map(|found| Exit { message: found.message.clone(), ..Exit::of(&found, base::time::now()) }).ok();
+            let exit = status
+                .map(|found| Exit { message: found.message.clone(), ..Exit::of(&found, base::time::now()) })
+                .ok();
             return Ok(Event::StartFailed { index, reason: "RunContainerError", message: words(&err), exit });
         }
-        let at = runtime.container_status(&id).await.ok().and_then(|s| s.started_at).unwrap_or_else(base::time::now);
+        let at = runtime
+            .container_status(&id)
+            .await
+            .ok()
+            .and_then(|s| s.started_at)
+            .unwrap_or_else(base::time::now);
         self.link_log(index, attempt, &id).await;
         Ok(Event::Started { index, id, image_ref: found.id, at })
     }
 
-    async fn configure(&self, index: usize, attempt: u32, image: &Image) -> Result<runtime::ContainerConfig, String> {
+    async fn configure(
+        &self,
+        index: usize,
+        attempt: u32,
+        image: &Image,
+    ) -> Result<runtime::ContainerConfig, String> {
         let spec = self.state.container_spec(index);
         let namespace = self.pod().metadata().namespace();
         let objects = self.core.objects.fetch(self.uid(), namespace, &crate::env::references(spec.0)).await?;
@@ -461,19 +510,31 @@ impl Context {
         let hosts = resolver::hosts(pod, ips, &config.cluster_domain, &machine.hosts());
         let host_resolv = machine.resolv_conf();
         let namespace = pod.metadata().namespace();
-        let resolv = resolver::resolv_conf(pod.spec(), namespace, &config.cluster_dns, &config.cluster_domain, &host_resolv);
+        let resolv = resolver::resolv_conf(
+            pod.spec(),
+            namespace,
+            &config.cluster_dns,
+            &config.cluster_domain,
+            &host_resolv,
+        );
         let last_words = containers::termination_log(config, self.uid(), spec.name(), attempt);
         let at = |name| containers::etc_file(config, self.uid(), name);
-        let all = [(at("etc-hosts"), hosts, 0o644), (at("resolv.conf"), resolv, 0o644), (last_words, String::new(), 0o666)];
+        let all = [
+            (at("etc-hosts"), hosts, 0o644),
+            (at("resolv.conf"), resolv, 0o644),
+            (last_words, String::new(), 0o666),
+        ];
         let files = core.doors.files.clone();
-        let write = move || all.iter().try_for_each(|(path, text, mode)| files.write(path, text.as_bytes(), *mode));
+        let write =
+            move || all.iter().try_for_each(|(path, text, mode)| files.write(path, text.as_bytes(), *mode));
         base::task::blocking(write).await.map_err(|err| err.to_string())
     }
 
     async fn link_log(&self, index: usize, attempt: u32, id: &ContainerId) {
         let name = &self.state.containers[index].name;
         let link = self.log_link(name, id.as_str());
-        let target = containers::log_dir(&self.core.config, self.pod()).join(containers::log_path(name, attempt));
+        let target =
+            containers::log_dir(&self.core.config, self.pod()).join(containers::log_path(name, attempt));
         let files = self.core.doors.files.clone();
         if let Err(err) = base::task::blocking(move || files.link(&link, &target)).await {
             tracing::warn!(container = %id, error = %err, "the link to the container's log could not be made");
@@ -518,7 +579,9 @@ impl Context {
                 };
                 self.tell(Event::Exited(id, exit));
             }
-            Err(err) => tracing::warn!(container = %id, error = %err, "the container's state could not be read"),
+            Err(err) => {
+                tracing::warn!(container = %id, error = %err, "the container's state could not be read")
+            }
         }
     }
 
@@ -531,20 +594,35 @@ impl Context {
             tracing::warn!(container = %id, error = %err, "an old container could not be removed");
         }
         let name = &self.state.containers[index].name;
-        let log = containers::log_dir(&self.core.config, self.pod()).join(containers::log_path(name, attempt));
-        let paths = [log, self.log_link(name, id.as_str()), containers::termination_log(&self.core.config, self.uid(), name, attempt)];
+        let log =
+            containers::log_dir(&self.core.config, self.pod()).join(containers::log_path(name, attempt));
+        let paths = [
+            log,
+            self.log_link(name, id.as_str()),
+            containers::termination_log(&self.core.config, self.uid(), name, attempt),
+        ];
         let files = self.core.doors.files.clone();
-        if let Err(err) = base::task::blocking(move || paths.iter().try_for_each(|path| files.remove(path))).await {
+        if let Err(err) =
+            base::task::blocking(move || paths.iter().try_for_each(|path| files.remove(path))).await
+        {
             tracing::warn!(container = %id, error = %err, "an old container's files could not be removed");
         }
     }
 }
 
 /// What a container said at its end: its termination message, or the end of its log where the pod wants that.
-pub(crate) async fn last_words(core: &SharedCore, pod: &Arc<Doc>, name: &str, attempt: u32, exit: &Exit) -> String {
+pub(crate) async fn last_words(
+    core: &SharedCore,
+    pod: &Arc<Doc>,
+    name: &str,
+    attempt: u32,
+    exit: &Exit,
+) -> String {
     let spec = Pod(pod.root()).spec();
     let mut all = spec.init_containers().iter().chain(spec.containers().iter());
-    let fallback = all.find(|c| c.name() == name).is_some_and(|c| c.termination_message_policy() == "FallbackToLogsOnError");
+    let fallback = all
+        .find(|c| c.name() == name)
+        .is_some_and(|c| c.termination_message_policy() == "FallbackToLogsOnError");
     let pod = Pod(pod.root());
     let path = containers::termination_log(&core.config, pod.metadata().uid(), name, attempt);
     let log = containers::log_dir(&core.config, pod).join(containers::log_path(name, attempt));

@@ -14,7 +14,12 @@ use crate::objects::{ObjectKind, Objects};
 ///
 /// # Errors
 /// A message that names what is missing.
-pub fn make(container: Container<'_>, facts: Facts<'_>, objects: &Objects, services: &[(String, String)]) -> Result<Vec<(String, String)>, String> {
+pub fn make(
+    container: Container<'_>,
+    facts: Facts<'_>,
+    objects: &Objects,
+    services: &[(String, String)],
+) -> Result<Vec<(String, String)>, String> {
     let mut vars: Vec<(String, String)> = Vec::new();
     let mut put = |name: String, value: String| match vars.iter_mut().find(|v| v.0 == name) {
         Some(var) => var.1 = value,
@@ -65,7 +70,12 @@ pub fn make(container: Container<'_>, facts: Facts<'_>, objects: &Objects, servi
 }
 
 /// Nothing for what is optional and missing.
-fn from_source(source: Ref<'_>, container: Container<'_>, facts: Facts<'_>, objects: &Objects) -> Result<Option<String>, String> {
+fn from_source(
+    source: Ref<'_>,
+    container: Container<'_>,
+    facts: Facts<'_>,
+    objects: &Objects,
+) -> Result<Option<String>, String> {
     let field = source.get(k::FIELD_REF);
     if field.is_set() {
         return fields::field(facts, field.get(k::FIELD_PATH).str()).map(Some);
@@ -74,7 +84,9 @@ fn from_source(source: Ref<'_>, container: Container<'_>, facts: Facts<'_>, obje
     if resource.is_set() {
         return fields::resource(facts, resource, container.name()).map(Some);
     }
-    for (at, kind) in [(k::CONFIG_MAP_KEY_REF, ObjectKind::ConfigMap), (k::SECRET_KEY_REF, ObjectKind::Secret)] {
+    for (at, kind) in
+        [(k::CONFIG_MAP_KEY_REF, ObjectKind::ConfigMap), (k::SECRET_KEY_REF, ObjectKind::Secret)]
+    {
         let selector = source.get(at);
         if !selector.is_set() {
             continue;
@@ -220,14 +232,18 @@ mod tests {
         let words: Vec<String> = got.iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(words, ["P_a=over", "X=1-10.96.0.1", "N=p", "S=secret", "K_SERVICE_HOST=10.96.0.1"]);
         let empty = Objects::default();
-        assert_eq!(make(Container(container.root()), facts, &empty, &[]).unwrap_err(), "configmap \"m\" not found");
+        assert_eq!(
+            make(Container(container.root()), facts, &empty, &[]).unwrap_err(),
+            "configmap \"m\" not found"
+        );
         assert_eq!(references(container.root()).len(), 3);
     }
 
     #[test]
     fn services_as_docker_links() {
         let service = doc!({ "metadata": { "name": "my-db" }, "spec": { "clusterIP": "10.0.0.5", "ports": [{ "name": "sql", "port": 5432, "protocol": "TCP" }] } });
-        let headless = doc!({ "metadata": { "name": "h" }, "spec": { "clusterIP": "None", "ports": [{ "port": 1 }] } });
+        let headless =
+            doc!({ "metadata": { "name": "h" }, "spec": { "clusterIP": "None", "ports": [{ "port": 1 }] } });
         let got = service_variables(&[service, headless]);
         let words: Vec<String> = got.iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(

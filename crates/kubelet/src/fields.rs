@@ -89,9 +89,12 @@ pub fn resource(facts: Facts<'_>, selector: Ref<'_>, default_container: &str) ->
     let wanted = if named.is_empty() { default_container } else { named };
     let spec = facts.pod.get(k::SPEC);
     let mut all = spec.get(k::CONTAINERS).items().chain(spec.get(k::INIT_CONTAINERS).items());
-    let container = all.find(|c| c.get(k::NAME).str() == wanted).ok_or_else(|| format!("container {wanted} not found"))?;
+    let container = all
+        .find(|c| c.get(k::NAME).str() == wanted)
+        .ok_or_else(|| format!("container {wanted} not found"))?;
     let path = selector.get(k::RESOURCE).str();
-    let (kind, name) = path.split_once('.').ok_or_else(|| format!("unsupported container resource : {path}"))?;
+    let (kind, name) =
+        path.split_once('.').ok_or_else(|| format!("unsupported container resource : {path}"))?;
     let resources = container.get(k::RESOURCES);
     let set = |list: &str| Quantity::parse(resources.get(list).get(name).str()).ok();
     let value = match kind {

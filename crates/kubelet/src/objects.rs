@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use apimachinery::{Doc, Gvr, k};
-use base64::Engine;
 use base::task::Task;
+use base64::Engine;
 use client::reflector::{self, Selection};
 use client::{Client, SharedCache};
 
@@ -117,7 +117,12 @@ impl ObjectManager {
     ///
     /// # Errors
     /// A message when the API server gave no answer in time.
-    pub async fn fetch(&self, uid: &str, namespace: &str, names: &[(ObjectKind, String)]) -> Result<Objects, String> {
+    pub async fn fetch(
+        &self,
+        uid: &str,
+        namespace: &str,
+        names: &[(ObjectKind, String)],
+    ) -> Result<Objects, String> {
         let mut out = Objects::default();
         for (kind, name) in names {
             let cache = self.watch(uid, *kind, namespace, name);
@@ -138,7 +143,8 @@ impl ObjectManager {
         let entry = watched.entry(key).or_insert_with(|| {
             let fields = format!("metadata.name={name}");
             let selection = Selection { fields, ..Selection::default() };
-            let (cache, task) = reflector::start(self.client.namespaced(kind.gvr(), namespace), selection, Vec::new());
+            let (cache, task) =
+                reflector::start(self.client.namespaced(kind.gvr(), namespace), selection, Vec::new());
             let users = Arc::new(Mutex::new(BTreeSet::<String>::new()));
             let (notify, who) = (self.notify.clone(), users.clone());
             cache.subscribe(move |_| {

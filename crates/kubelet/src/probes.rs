@@ -85,7 +85,13 @@ fn word(kind: ProbeKind) -> &'static str {
     }
 }
 
-async fn once(core: &SharedCore, state: &State, container: Container<'_>, probe: Probe<'_>, id: &ContainerId) -> Result<(), String> {
+async fn once(
+    core: &SharedCore,
+    state: &State,
+    container: Container<'_>,
+    probe: Probe<'_>,
+    id: &ContainerId,
+) -> Result<(), String> {
     let timeout = Duration::from_secs(u64::try_from(probe.timeout_seconds()).unwrap_or(0).max(1));
     let ip = state.ips.first().or(core.node.ips.first()).copied();
     if probe.http_get().exists() {
@@ -110,11 +116,17 @@ async fn once(core: &SharedCore, state: &State, container: Container<'_>, probe:
     }
 }
 
-fn http_request(container: Container<'_>, probe: Probe<'_>, ip: Option<IpAddr>) -> Result<HttpRequest, String> {
+fn http_request(
+    container: Container<'_>,
+    probe: Probe<'_>,
+    ip: Option<IpAddr>,
+) -> Result<HttpRequest, String> {
     let get = probe.http_get();
     let address = address(container, get.host(), get.port(), ip)?;
-    let mut headers: Vec<(String, String)> = get.http_headers().iter().map(|h| (h.name().to_owned(), h.value().to_owned())).collect();
-    let has = |headers: &[(String, String)], name: &str| headers.iter().any(|h| h.0.eq_ignore_ascii_case(name));
+    let mut headers: Vec<(String, String)> =
+        get.http_headers().iter().map(|h| (h.name().to_owned(), h.value().to_owned())).collect();
+    let has =
+        |headers: &[(String, String)], name: &str| headers.iter().any(|h| h.0.eq_ignore_ascii_case(name));
     if !has(&headers, "host") {
         headers.push(("Host".into(), address.to_string()));
     }
@@ -129,7 +141,12 @@ fn http_request(container: Container<'_>, probe: Probe<'_>, ip: Option<IpAddr>) 
 }
 
 /// A port by number or by the name of one of the container's.
-fn address(container: Container<'_>, host: &str, port: Ref<'_>, ip: Option<IpAddr>) -> Result<SocketAddr, String> {
+fn address(
+    container: Container<'_>,
+    host: &str,
+    port: Ref<'_>,
+    ip: Option<IpAddr>,
+) -> Result<SocketAddr, String> {
     let number = match port.opt_i64() {
         Some(number) => number,
         None => {
@@ -139,7 +156,11 @@ fn address(container: Container<'_>, host: &str, port: Ref<'_>, ip: Option<IpAdd
         }
     };
     let port = u16::try_from(number).map_err(|_| format!("invalid port {number}"))?;
-    let ip = if host.is_empty() { ip } else { Some(host.parse().map_err(|_| format!("host {host:?} is no address"))?) };
+    let ip = if host.is_empty() {
+        ip
+    } else {
+        Some(host.parse().map_err(|_| format!("host {host:?} is no address"))?)
+    };
     Ok(SocketAddr::new(ip.ok_or("the pod has no address")?, port))
 }
 
@@ -155,13 +176,24 @@ mod tests {
             (doc!({ "port": 8080, "path": "/ready?x=1" }), "10.0.0.2:8080 /ready?x=1 10.0.0.2:8080"),
             (doc!({ "port": "web" }), "10.0.0.2:80 / 10.0.0.2:80"),
             (doc!({ "port": "none" }), "couldn't find port \"none\""),
-            (doc!({ "port": 1, "host": "127.0.0.1", "httpHeaders": [{ "name": "host", "value": "a.b" }] }), "127.0.0.1:1 / a.b"),
+            (
+                doc!({ "port": 1, "host": "127.0.0.1", "httpHeaders": [{ "name": "host", "value": "a.b" }] }),
+                "127.0.0.1:1 / a.b",
+            ),
         ] {
-            let mut container = doc!({ "ports": [{ "name": "web", "containerPort": 80 }], "readinessProbe": {} });
+            let mut container =
+                doc!({ "ports": [{ "name": "web", "containerPort": 80 }], "readinessProbe": {} });
             container.edit().at(k::READINESS_PROBE).set(k::HTTP_GET, get);
             let container = Container(container.root());
             let got = http_request(container, container.readiness_probe(), ip);
-            let got = got.map(|r| format!("{} {} {}", r.address, r.path, r.headers.iter().find(|h| h.0.eq_ignore_ascii_case("host")).unwrap().1));
+            let got = got.map(|r| {
+                format!(
+                    "{} {} {}",
+                    r.address,
+                    r.path,
+                    r.headers.iter().find(|h| h.0.eq_ignore_ascii_case("host")).unwrap().1
+                )
+            });
             assert_eq!(got.unwrap_or_else(|e| e), want);
         }
     }

@@ -62,14 +62,21 @@ struct Dns {
 }
 
 /// The pod's `/etc/resolv.conf`.
-pub fn resolv_conf(spec: PodSpec<'_>, namespace: &str, cluster_dns: &[IpAddr], domain: &str, host: &str) -> String {
+pub fn resolv_conf(
+    spec: PodSpec<'_>,
+    namespace: &str,
+    cluster_dns: &[IpAddr],
+    domain: &str,
+    host: &str,
+) -> String {
     let mut dns = match spec.dns_policy() {
         "None" => Dns::default(),
         "Default" => parse(host),
         "ClusterFirst" if spec.host_network() => parse(host),
         _ if cluster_dns.is_empty() => parse(host),
         _ => {
-            let mut searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
+            let mut searches =
+                vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
             searches.extend(parse(host).searches);
             Dns {
                 servers: cluster_dns.iter().map(IpAddr::to_string).collect(),

@@ -49,7 +49,10 @@ pub fn compute(state: &State, node: &NodeFacts, previous: Ref<'_>, now: Timestam
     edit.set(k::START_TIME, gotime::format(state.start_time));
     let of = |roles: &[Role]| -> Vec<Doc> {
         let indexes = 0..state.containers.len();
-        indexes.filter(|i| roles.contains(&state.containers[*i].role)).map(|i| container(state, i, node)).collect()
+        indexes
+            .filter(|i| roles.contains(&state.containers[*i].role))
+            .map(|i| container(state, i, node))
+            .collect()
     };
     for (key, roles) in [
         (k::INIT_CONTAINER_STATUSES, [Role::Init, Role::Sidecar].as_slice()),
@@ -80,7 +83,8 @@ pub fn phase(state: &State) -> &'static str {
     if state.end.is_some() && over {
         return "Failed";
     }
-    let init_failed = |c: &Container| c.role == Role::Init && matches!(&c.phase, Phase::Exited(e) if e.code != 0);
+    let init_failed =
+        |c: &Container| c.role == Role::Init && matches!(&c.phase, Phase::Exited(e) if e.code != 0);
     if policy == "Never" && state.containers.iter().any(init_failed) {
         return "Failed";
     }
@@ -198,7 +202,9 @@ fn conditions(state: &State, phase: &str, previous: Ref<'_>, generation: Option<
         let found = previous.get(k::CONDITIONS).items().find(|c| c.get(k::TYPE).str() == kind);
         match found.map(|c| c.get(k::STATUS).str()) {
             Some("True") => None,
-            Some(status) => Some(format!("the status of pod readiness gate {kind:?} is not \"True\", but {status}")),
+            Some(status) => {
+                Some(format!("the status of pod readiness gate {kind:?} is not \"True\", but {status}"))
+            }
             None => Some(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
         }
     });
@@ -217,7 +223,9 @@ fn conditions(state: &State, phase: &str, previous: Ref<'_>, generation: Option<
     for v in all {
         let status = if v.holds { "True" } else { "False" };
         let old = previous.get(k::CONDITIONS).items().find(|c| c.get(k::TYPE).str() == v.kind);
-        let kept = old.filter(|c| c.get(k::STATUS).str() == status).map(|c| c.get(k::LAST_TRANSITION_TIME).str().to_owned());
+        let kept = old
+            .filter(|c| c.get(k::STATUS).str() == status)
+            .map(|c| c.get(k::LAST_TRANSITION_TIME).str().to_owned());
         let mut c = doc!({ "type": v.kind, "status": status, "lastProbeTime": null });
         let mut edit = c.edit();
         edit.set_opt(k::OBSERVED_GENERATION, generation);
@@ -233,7 +241,9 @@ fn initialized(state: &State, phase: &str) -> Verdict {
     if phase == "Succeeded" {
         return verdict("Initialized", true, "PodCompleted", String::new());
     }
-    let main_ran = state.containers.iter().any(|c| c.role == Role::Main && !matches!(c.phase, Phase::Waiting(_) | Phase::Pulling | Phase::Starting));
+    let main_ran = state.containers.iter().any(|c| {
+        c.role == Role::Main && !matches!(c.phase, Phase::Waiting(_) | Phase::Pulling | Phase::Starting)
+    });
     let open: Vec<&str> = state
         .containers
         .iter()
@@ -258,11 +268,17 @@ fn ready(kind: &'static str, state: &State, phase: &str) -> Verdict {
         _ => {}
     }
     let counts = |c: &&Container| matches!(c.role, Role::Main | Role::Sidecar);
-    let open: Vec<&str> = state.containers.iter().filter(counts).filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
+    let open: Vec<&str> =
+        state.containers.iter().filter(counts).filter(|c| !c.ready).map(|c| c.name.as_str()).collect();
     if open.is_empty() {
         return verdict(kind, true, "", String::new());
     }
-    verdict(kind, false, "ContainersNotReady", format!("containers with unready status: [{}]", open.join(" ")))
+    verdict(
+        kind,
+        false,
+        "ContainersNotReady",
+        format!("containers with unready status: [{}]", open.join(" ")),
+    )
 }
 
 /// What takes the API's status from `old` to `new`: a strategic merge patch, or nothing. Conditions of others stay.
@@ -273,7 +289,8 @@ pub fn patch(uid: &str, old: Ref<'_>, new: Ref<'_>) -> Option<Doc> {
         let before = old.get(name);
         if name == "conditions" {
             let twin = |c: Ref<'_>| before.items().find(|o| o.get(k::TYPE).str() == c.get(k::TYPE).str());
-            let changed: Vec<Doc> = value.items().filter(|c| twin(*c).is_none_or(|o| !covers(o, *c))).map(Ref::to_doc).collect();
+            let changed: Vec<Doc> =
+                value.items().filter(|c| twin(*c).is_none_or(|o| !covers(o, *c))).map(Ref::to_doc).collect();
             if !changed.is_empty() {
                 edit.set(name, changed);
             }
@@ -340,7 +357,15 @@ mod tests {
     }
 
     fn exit(code: i32) -> Exit {
-        Exit { id: "c".into(), image_ref: String::new(), code, reason: String::new(), message: String::new(), started_at: None, finished_at: at(9) }
+        Exit {
+            id: "c".into(),
+            image_ref: String::new(),
+            code,
+            reason: String::new(),
+            message: String::new(),
+            started_at: None,
+            finished_at: at(9),
+        }
     }
 
     #[test]
@@ -348,8 +373,12 @@ mod tests {
         let mut s = state();
         let first = compute(&s, &node(), Ref::absent(), at(1));
         assert_eq!(first.get(k::PHASE).str(), "Pending");
-        assert_eq!(first.root().find("containerStatuses").item(0).find("state.waiting.reason").str(), "ContainerCreating");
-        s.containers[0].phase = Phase::Running { id: "c".into(), image_ref: "i".into(), since: at(2), stop_by: None };
+        assert_eq!(
+            first.root().find("containerStatuses").item(0).find("state.waiting.reason").str(),
+            "ContainerCreating"
+        );
+        s.containers[0].phase =
+            Phase::Running { id: "c".into(), image_ref: "i".into(), since: at(2), stop_by: None };
         (s.containers[0].ready, s.containers[0].started) = (true, true);
         s.sandbox = Sandbox::Ready("s".into());
         s.ips = vec!["10.0.0.9".parse().unwrap()];
@@ -357,7 +386,10 @@ mod tests {
         assert_eq!(second.get(k::PHASE).str(), "Running");
         assert_eq!(condition(&second, "Ready").get(k::STATUS).str(), "True");
         assert_eq!(condition(&second, "Ready").get(k::LAST_TRANSITION_TIME).str(), "2026-01-01T00:00:05Z");
-        assert_eq!(condition(&second, "PodScheduled").get(k::LAST_TRANSITION_TIME).str(), "2026-01-01T00:00:01Z");
+        assert_eq!(
+            condition(&second, "PodScheduled").get(k::LAST_TRANSITION_TIME).str(),
+            "2026-01-01T00:00:01Z"
+        );
         assert_eq!(second.get(k::POD_IP).str(), "10.0.0.9");
         assert_eq!(second.get(k::CONTAINER_STATUSES).item(0).get(k::CONTAINER_ID).str(), "keelson://c");
         let (s, _) = s.step(Event::Exited("c".into(), exit(0)), at(9));
@@ -386,7 +418,8 @@ mod tests {
             s.stage = if over { Stage::Done } else { Stage::Running };
             assert_eq!(phase(&s), want, "{policy} {code} {over}");
         }
-        let refused = State::refused(state().pod, End { reason: "OutOfcpu".into(), message: "m".into() }, at(0));
+        let refused =
+            State::refused(state().pod, End { reason: "OutOfcpu".into(), message: "m".into() }, at(0));
         let status = compute(&refused, &node(), Ref::absent(), at(0));
         assert_eq!(status.get(k::PHASE).str(), "Failed");
         assert!(!status.get(k::CONTAINER_STATUSES).exists());

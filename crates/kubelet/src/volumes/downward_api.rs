@@ -20,7 +20,10 @@ pub(super) fn files(items: Ref<'_>, mode: u32, sources: Sources<'_>) -> Result<P
             fields::resource(sources.facts, item.get(k::RESOURCE_FIELD_REF), "")?
         };
         let mode = mode_of(item.get(k::MODE), mode);
-        out.insert(safe_path(item.get(k::PATH).str())?, FileData { bytes: text.into_bytes(), mode, uid: None });
+        out.insert(
+            safe_path(item.get(k::PATH).str())?,
+            FileData { bytes: text.into_bytes(), mode, uid: None },
+        );
     }
     Ok(out)
 }

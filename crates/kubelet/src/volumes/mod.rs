@@ -67,7 +67,12 @@ pub fn paths(root: &Path, pod: Ref<'_>) -> Vec<(String, VolumePath)> {
 }
 
 fn plugin(volume: Ref<'_>) -> &'static str {
-    let kinds = [(k::CONFIG_MAP, "configmap"), (k::SECRET, "secret"), (k::PROJECTED, "projected"), (k::DOWNWARD_API, "downward-api")];
+    let kinds = [
+        (k::CONFIG_MAP, "configmap"),
+        (k::SECRET, "secret"),
+        (k::PROJECTED, "projected"),
+        (k::DOWNWARD_API, "downward-api"),
+    ];
     kinds.into_iter().find(|(key, _)| volume.get(*key).is_set()).map_or("empty-dir", |(_, plugin)| plugin)
 }
 
@@ -126,7 +131,8 @@ pub fn mount_all(root: &Path, sources: Sources<'_>, files: &dyn Files) -> Result
         if volume.get(k::HOST_PATH).is_set() {
             host_path::set_up(volume.get(k::HOST_PATH), files).map_err(said)?;
         } else if let Some(payload) = payload(volume, sources).map_err(said)? {
-            let published = files.make_dir(&at.path, 0o777, gid).and_then(|()| files.publish(&at.path, &payload, gid));
+            let published =
+                files.make_dir(&at.path, 0o777, gid).and_then(|()| files.publish(&at.path, &payload, gid));
             published.map_err(|err| said(err.to_string()))?;
         } else {
             empty_dir::set_up(volume.get(k::EMPTY_DIR), &at.path, gid, files).map_err(said)?;
@@ -158,11 +164,18 @@ fn project(
         let key = item.get(k::KEY).str();
         match data.get(key) {
             Some(bytes) => {
-                let file = FileData { bytes: bytes.clone(), mode: mode_of(item.get(k::MODE), mode), uid: None };
+                let file =
+                    FileData { bytes: bytes.clone(), mode: mode_of(item.get(k::MODE), mode), uid: None };
                 out.insert(safe_path(item.get(k::PATH).str())?, file);
             }
             None if optional => {}
-            None => return Err(format!("{} references non-existent {} key: {key}", reference(kind), kind.word().to_lowercase())),
+            None => {
+                return Err(format!(
+                    "{} references non-existent {} key: {key}",
+                    reference(kind),
+                    kind.word().to_lowercase()
+                ));
+            }
         }
     }
     Ok(out)
@@ -181,7 +194,10 @@ fn mode_of(given: Ref<'_>, default: u32) -> u32 {
 
 /// The API server has refused these too; a path that leaves the volume must never be written.
 fn safe_path(path: &str) -> Result<String, String> {
-    let bad = path.is_empty() || path.starts_with('/') || path.starts_with("..") || path.split('/').any(|part| part == "..");
+    let bad = path.is_empty()
+        || path.starts_with('/')
+        || path.starts_with("..")
+        || path.split('/').any(|part| part == "..");
     if bad { Err(format!("invalid path: {path:?}")) } else { Ok(path.to_owned()) }
 }
 
@@ -194,14 +210,21 @@ mod tests {
         let pod = doc!({ "metadata": { "name": "p", "namespace": "n", "labels": { "a": "1" } },
             "spec": { "serviceAccountName": "sa", "volumes": [volume_value(volume)] } });
         let mut objects = Objects::default();
-        objects.put(ObjectKind::ConfigMap, "n", "m", doc!({ "data": { "k": "v", "l": "w" }, "binaryData": { "b": "AAE=" } }));
+        objects.put(
+            ObjectKind::ConfigMap,
+            "n",
+            "m",
+            doc!({ "data": { "k": "v", "l": "w" }, "binaryData": { "b": "AAE=" } }),
+        );
         objects.put(ObjectKind::Secret, "n", "s", doc!({ "data": { "pw": "eA==" } }));
         let request = TokenRequest { audience: String::new(), expiration_seconds: 3607 };
         let tokens = [(request, Token { value: "tok".into() })];
         let none = Default::default();
         let facts = Facts { pod: pod.root(), ips: &[], host_ips: &[], allocatable: &none };
         let got = payload(volume.root(), Sources { facts, objects: &objects, tokens: &tokens })?;
-        let line = |(path, f): (String, FileData)| format!("{path}={} {:o}", String::from_utf8_lossy(&f.bytes).escape_debug(), f.mode);
+        let line = |(path, f): (String, FileData)| {
+            format!("{path}={} {:o}", String::from_utf8_lossy(&f.bytes).escape_debug(), f.mode)
+        };
         Ok(got.unwrap_or_default().into_iter().map(line).collect())
     }
 
@@ -213,18 +236,31 @@ mod tests {
     fn what_files_show() {
         for (volume, want) in [
             (doc!({ "configMap": { "name": "m" } }), "b=\\0\\u{1} 644, k=v 644, l=w 644"),
-            (doc!({ "configMap": { "name": "m", "defaultMode": 256, "items": [{ "key": "k", "path": "d/x", "mode": 420 }, { "key": "l", "path": "y" }] } }),
-                "d/x=v 644, y=w 400"),
+            (
+                doc!({ "configMap": { "name": "m", "defaultMode": 256, "items": [{ "key": "k", "path": "d/x", "mode": 420 }, { "key": "l", "path": "y" }] } }),
+                "d/x=v 644, y=w 400",
+            ),
             (doc!({ "configMap": { "name": "none" } }), "configmap \"none\" not found"),
             (doc!({ "configMap": { "name": "none", "optional": true } }), ""),
-            (doc!({ "configMap": { "name": "m", "items": [{ "key": "q", "path": "x" }] } }), "configmap references non-existent configmap key: q"),
-            (doc!({ "configMap": { "name": "m", "items": [{ "key": "k", "path": "../x" }] } }), "invalid path: \"../x\""),
+            (
+                doc!({ "configMap": { "name": "m", "items": [{ "key": "q", "path": "x" }] } }),
+                "configmap references non-existent configmap key: q",
+            ),
+            (
+                doc!({ "configMap": { "name": "m", "items": [{ "key": "k", "path": "../x" }] } }),
+                "invalid path: \"../x\"",
+            ),
             (doc!({ "secret": { "secretName": "s" } }), "pw=x 644"),
-            (doc!({ "downwardAPI": { "items": [{ "path": "l", "fieldRef": { "fieldPath": "metadata.labels" } }] } }), "l=a=\\\"1\\\" 644"),
-            (doc!({ "projected": { "sources": [{ "serviceAccountToken": { "expirationSeconds": 3607, "path": "token" } },
+            (
+                doc!({ "downwardAPI": { "items": [{ "path": "l", "fieldRef": { "fieldPath": "metadata.labels" } }] } }),
+                "l=a=\\\"1\\\" 644",
+            ),
+            (
+                doc!({ "projected": { "sources": [{ "serviceAccountToken": { "expirationSeconds": 3607, "path": "token" } },
                 { "configMap": { "name": "m", "items": [{ "key": "k", "path": "ca.crt" }] } },
                 { "downwardAPI": { "items": [{ "path": "namespace", "fieldRef": { "fieldPath": "metadata.namespace" } }] } }] } }),
-                "ca.crt=v 644, namespace=n 644, token=tok 644"),
+                "ca.crt=v 644, namespace=n 644, token=tok 644",
+            ),
             (doc!({ "emptyDir": {} }), ""),
         ] {
             let got = show(&volume).map_or_else(|e| e, |lines| lines.join(", "));
@@ -236,8 +272,19 @@ mod tests {
     fn canonical_places() {
         let pod = doc!({ "metadata": { "uid": "u" }, "spec": { "volumes": [{ "name": "a", "emptyDir": {} }, { "name": "b", "projected": {} },
             { "name": "c", "hostPath": { "path": "/x" } }, { "name": "d" }] } });
-        let got: Vec<String> = paths(Path::new("/var/lib/kubelet"), pod.root()).into_iter().map(|(_, v)| v.path.display().to_string()).collect();
+        let got: Vec<String> = paths(Path::new("/var/lib/kubelet"), pod.root())
+            .into_iter()
+            .map(|(_, v)| v.path.display().to_string())
+            .collect();
         let base = "/var/lib/kubelet/pods/u/volumes/kubernetes.io~";
-        assert_eq!(got, [format!("{base}empty-dir/a"), format!("{base}projected/b"), "/x".into(), format!("{base}empty-dir/d")]);
+        assert_eq!(
+            got,
+            [
+                format!("{base}empty-dir/a"),
+                format!("{base}projected/b"),
+                "/x".into(),
+                format!("{base}empty-dir/d")
+            ]
+        );
     }
 }

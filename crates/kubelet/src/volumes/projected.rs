@@ -57,7 +57,13 @@ pub(super) fn payload(volume: Ref<'_>, sources: Sources<'_>) -> Result<Payload, 
         let (config_map, secret) = (source.get(k::CONFIG_MAP), source.get(k::SECRET));
         let (downward, token) = (source.get(k::DOWNWARD_API), source.get(k::SERVICE_ACCOUNT_TOKEN));
         if config_map.is_set() {
-            out.extend(project(ObjectKind::ConfigMap, config_map, config_map.get(k::NAME).str(), mode, sources)?);
+            out.extend(project(
+                ObjectKind::ConfigMap,
+                config_map,
+                config_map.get(k::NAME).str(),
+                mode,
+                sources,
+            )?);
         } else if secret.is_set() {
             out.extend(project(ObjectKind::Secret, secret, secret.get(k::NAME).str(), mode, sources)?);
         } else if downward.is_set() {
