@@ -42,7 +42,7 @@ async fn line(api: &Arc<Api>, call: Call) -> Result<Reply, Status> {
 }
 
 async fn allowed(api: &Arc<Api>, call: Call, user: &User) -> Result<Reply, Status> {
-    let place = api.flow.admit(call.verb, user)?;
+    let place = api.flow.admit(&call, user)?;
     authorization::authorize(&api.authorization, &request_info::attributes(&call, user))?;
     let reply = match &call.target {
         Target::Path(path) => at_path(api, path, &call).await?,

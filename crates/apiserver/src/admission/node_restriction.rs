@@ -201,8 +201,7 @@ fn is_reserved(label: &str) -> bool {
 
 fn lease(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
     if attributes.namespace() != "kube-node-lease" {
-        let why = format!("can only access leases in the \"kube-node-lease\" system namespace");
-        return Err(refuse(attributes, &why));
+        return Err(refuse(attributes, "can only access leases in the \"kube-node-lease\" system namespace"));
     }
     let name = if attributes.name.is_empty() {
         attributes.object.get(k::METADATA).get(k::NAME).str()

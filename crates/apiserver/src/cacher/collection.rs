@@ -267,7 +267,7 @@ impl State {
         let backlog = self.window.iter().skip(from).cloned().collect();
         let (sender, changes) = mpsc::channel(PENDING_MAX);
         self.registered += 1;
-        if self.registered % SWEEP_EVERY == 0 {
+        if self.registered.is_multiple_of(SWEEP_EVERY) {
             self.watchers.retain(|_, watchers| {
                 watchers.retain(|w| !w.is_closed());
                 !watchers.is_empty()

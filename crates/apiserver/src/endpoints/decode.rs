@@ -5,6 +5,7 @@
 use apimachinery::call::{Body, FieldValidation};
 use apimachinery::codec::json::{self, Parsed};
 use apimachinery::codec::yaml;
+use apimachinery::doc::Kind;
 use apimachinery::gvk::GroupVersion;
 use apimachinery::schema::{self, TypeId};
 use apimachinery::{Doc, Status, k};
@@ -96,6 +97,25 @@ pub fn normal(
 fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
     if !doc.root().is_object() {
         return Ok(());
+    }
+    for key in [k::API_VERSION, k::KIND] {
+        let given = doc.get(key);
+        if given.is_set() && given.opt_str().is_none() {
+            let what = match given.kind() {
+                Kind::Number => "number",
+                Kind::Bool => "bool",
+                Kind::Array => "array",
+                _ => "object",
+            };
+            let right = if key == k::KIND { expected.kind.to_owned() } else { expected.gv.to_string() };
+            return Err(Status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: json: cannot unmarshal \
+                 {what} into Go struct field .{} of type string; did you mean {} {right:?}?",
+                expected.kind,
+                key.name(),
+                key.name()
+            )));
+        }
     }
     let (kind, api_version) = (doc.get(k::KIND).str().to_owned(), doc.get(k::API_VERSION).str().to_owned());
     let wanted = expected.gv.to_string();

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use apimachinery::Status;
-use apimachinery::call::{User, Verb};
+use apimachinery::call::{User, Verb, Who};
+use apimachinery::{Call, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Reads under way at most; upstream's default.
@@ -37,13 +37,15 @@ impl Flow {
     ///
     /// # Errors
     /// 429 when there are too many.
-    pub fn admit(&self, verb: Verb, user: &User) -> Result<Place, Status> {
+    pub fn admit(&self, call: &Call, user: &User) -> Result<Place, Status> {
         // What connects lasts as long as people look at it; the cluster's own components must get through.
-        let exempt = verb == Verb::Connect || user.groups.iter().any(|g| g == "system:masters");
+        let exempt = call.verb == Verb::Connect
+            || matches!(call.who, Who::Component(_))
+            || user.groups.iter().any(|g| g == "system:masters");
         if exempt {
             return Ok(Place(None));
         }
-        let limit = if verb.is_mutating() { &self.mutating } else { &self.reading };
+        let limit = if call.verb.is_mutating() { &self.mutating } else { &self.reading };
         match limit.clone().try_acquire_owned() {
             Ok(permit) => Ok(Place(Some(permit))),
             Err(_) => Err(Status::too_many_requests(

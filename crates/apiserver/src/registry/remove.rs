@@ -188,10 +188,8 @@ async fn step(request: &Request, name: &str, options: &Options, current: &Curren
     let mut doc = current.doc.clone();
     let marked = mark(request, options, &mut doc);
     finalizers(kind, options, &mut doc);
-    if let Marked::Waiting = marked {
-        if finalizers_of(&doc) == finalizers_of(&current.doc) {
-            return Ok(Step::Answer(answer(request, &doc, options)?));
-        }
+    if matches!(marked, Marked::Waiting) && finalizers_of(&doc) == finalizers_of(&current.doc) {
+        return Ok(Step::Answer(answer(request, &doc, options)?));
     }
     // Nothing holds it and nothing is waited for: gone.
     let waits = matches!(marked, Marked::Graceful)

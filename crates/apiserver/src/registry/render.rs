@@ -118,10 +118,9 @@ impl Renderer {
     /// For what this request wants to see.
     pub fn of(request: &Request) -> Renderer {
         let mut rendering = request.accept.rendering.clone();
-        if let Rendering::Table { include, .. } = &mut rendering {
-            if let Some((_, value)) = request.options.query.iter().find(|(name, _)| name == "includeObject") {
-                include.clone_from(value);
-            }
+        let included = request.options.query.iter().find(|(name, _)| name == "includeObject");
+        if let (Rendering::Table { include, .. }, Some((_, value))) = (&mut rendering, included) {
+            include.clone_from(value);
         }
         Renderer { kind: request.kind.clone(), version: request.version, rendering, columns_told: false }
     }
