@@ -1,0 +1,199 @@
+//! Names to addresses, as a pod's `/etc/resolv.conf` says: search domains, `ndots`, A queries over UDP.
+//!
+//! A static binary cannot use the C library's resolver. No cache, no TCP, no AAAA: the answers asked for here are small.
+//! Source: resolv.conf(5), RFC 1035.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+use tokio::net::UdpSocket;
+
+/// How long one name server may take.
+const SERVER_MAX: Duration = Duration::from_secs(1);
+/// How often all name servers are asked the same question.
+const ROUNDS_MAX: usize = 4;
+/// The largest answer over UDP without EDNS is 512 bytes; some servers send more all the same.
+const UDP_BYTES_MAX: usize = 4096;
+/// `ndots` where nothing is said, and its largest value.
+const NDOTS_DEFAULT: usize = 1;
+const NDOTS_MAX: usize = 15;
+
+/// What `/etc/resolv.conf` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvConf {
+    /// Name servers, in the order to ask them.
+    pub servers: Vec<SocketAddr>,
+    /// Domains to try names in.
+    pub search: Vec<String>,
+    /// A name with at least so many dots is tried as it is first.
+    pub ndots: usize,
+}
+
+/// What the name servers said about one name.
+enum Said {
+    Address(IpAddr),
+    Nothing,
+}
+
+impl ResolvConf {
+    /// Reads the file's text. What is not understood is ignored, as the C library does.
+    pub fn parse(text: &str) -> ResolvConf {
+        let mut out = ResolvConf { servers: Vec::new(), search: Vec::new(), ndots: NDOTS_DEFAULT };
+        for line in text.lines() {
+            let mut words = line.split_whitespace();
+            match words.next() {
+                Some("nameserver") => {
+                    let address = words.next().and_then(|w| w.parse::<IpAddr>().ok());
+                    out.servers.extend(address.map(|a| SocketAddr::new(a, 53)));
+                }
+                // The last of them counts.
+                Some("search" | "domain") => {
+                    out.search = words.map(|w| w.trim_end_matches('.').to_owned()).collect();
+                }
+                Some("options") => {
+                    let ndots =
+                        words.filter_map(|w| w.strip_prefix("ndots:")?.parse::<usize>().ok()).next_back();
+                    out.ndots = ndots.map_or(out.ndots, |n| n.min(NDOTS_MAX));
+                }
+                _ => {}
+            }
+        }
+        out
+    }
+
+    /// The full names to try for `name`, in order.
+    pub fn candidates(&self, name: &str) -> Vec<String> {
+        if let Some(full) = name.strip_suffix('.') {
+            return vec![full.to_owned()];
+        }
+        let mut out: Vec<String> = self.search.iter().map(|domain| format!("{name}.{domain}")).collect();
+        let at = if name.matches('.').count() >= self.ndots { 0 } else { out.len() };
+        out.insert(at, name.to_owned());
+        out
+    }
+
+    /// The full name that exists, and its first address. An address in text is its own answer.
+    ///
+    /// # Errors
+    /// When no candidate has an address, or no name server answers.
+    pub async fn look_up(&self, name: &str) -> anyhow::Result<(String, IpAddr)> {
+        if let Ok(address) = name.trim_matches(['[', ']']).parse() {
+            return Ok((name.to_owned(), address));
+        }
+        let candidates = self.candidates(name);
+        for full in &candidates {
+            if let Said::Address(address) = self.ask(full).await? {
+                return Ok((full.clone(), address));
+            }
+        }
+        bail!("no such name: {name} (tried {})", candidates.join(", "))
+    }
+
+    async fn ask(&self, name: &str) -> anyhow::Result<Said> {
+        let mut last = anyhow::anyhow!("/etc/resolv.conf names no server");
+        for _ in 0..ROUNDS_MAX {
+            for server in &self.servers {
+                match base::time::timeout(SERVER_MAX, ask(*server, name)).await {
+                    Ok(Ok(said)) => return Ok(said),
+                    Ok(Err(err)) => last = err.context(format!("ask {server}")),
+                    Err(_) => last = anyhow::anyhow!("{server} does not answer"),
+                }
+            }
+        }
+        Err(last.context(format!("look up {name}")))
+    }
+}
+
+async fn ask(server: SocketAddr, name: &str) -> anyhow::Result<Said> {
+    let any: SocketAddr = if server.is_ipv4() { ([0u8; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(any).await.context("bind")?;
+    socket.connect(server).await.context("connect")?;
+    let id = (base::rand::u64() & 0xffff) as u16;
+    let mut question = Message::new(id, MessageType::Query, OpCode::Query);
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(Name::from_str(&format!("{name}."))?, RecordType::A));
+    socket.send(&question.to_vec()?).await.context("send")?;
+    let mut buffer = vec![0; UDP_BYTES_MAX];
+    loop {
+        let n = socket.recv(&mut buffer).await.context("receive")?;
+        // Only the answer to this very question; anything else is a stray.
+        let Ok(reply) = Message::from_vec(&buffer[..n]) else { continue };
+        if reply.metadata.id != id || reply.metadata.message_type != MessageType::Response {
+            continue;
+        }
+        return match reply.metadata.response_code {
+            ResponseCode::NoError => Ok(first_address(&reply)),
+            ResponseCode::NXDomain => Ok(Said::Nothing),
+            code => bail!("it answers {code}"),
+        };
+    }
+}
+
+fn first_address(reply: &Message) -> Said {
+    let address = reply.answers.iter().find_map(|record| match &record.data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        _ => None,
+    });
+    address.map_or(Said::Nothing, Said::Address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: &str = "search myspace.svc.cluster.local svc.cluster.local cluster.local\n\
+        nameserver 10.96.0.10\nnameserver fd00::a # second\n; a comment\noptions edns0 ndots:5\n";
+
+    #[test]
+    fn a_pods_file_is_understood() {
+        let conf = ResolvConf::parse(POD);
+        let servers: Vec<String> = conf.servers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["10.96.0.10:53", "[fd00::a]:53"]);
+        assert_eq!(conf.ndots, 5);
+        assert_eq!(
+            conf.candidates("hello"),
+            ["hello.myspace.svc.cluster.local", "hello.svc.cluster.local", "hello.cluster.local", "hello"]
+        );
+        assert_eq!(conf.candidates("a.b.c.d.e.f")[0], "a.b.c.d.e.f");
+        assert_eq!(conf.candidates("example.org."), ["example.org"]);
+        assert_eq!(ResolvConf::parse("domain x.\nsearch y z.\n").search, ["y", "z"]);
+        assert_eq!(ResolvConf::parse("").candidates("a.b"), ["a.b"]);
+    }
+
+    #[tokio::test]
+    async fn the_first_candidate_with_an_address_is_taken() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.expect("bind");
+        let conf = ResolvConf {
+            servers: vec![server.local_addr().expect("address")],
+            search: vec!["ns.svc.x".into(), "svc.x".into()],
+            ndots: 5,
+        };
+        let answering = base::task::spawn(async move {
+            let mut buffer = vec![0; 512];
+            // The first question is lost on the way.
+            server.recv_from(&mut buffer).await.expect("receive");
+            loop {
+                let (n, peer) = server.recv_from(&mut buffer).await.expect("receive");
+                let asked = Message::from_vec(&buffer[..n]).expect("a message");
+                let name = asked.queries[0].name().clone();
+                let mut reply = Message::response(asked.metadata.id, OpCode::Query);
+                if name.to_ascii() == "web.svc.x." {
+                    let data = RData::A(hickory_proto::rr::rdata::A::new(10, 1, 2, 3));
+                    reply.add_answer(hickory_proto::rr::Record::from_rdata(name, 30, data));
+                } else {
+                    reply.metadata.response_code = ResponseCode::NXDomain;
+                }
+                server.send_to(&reply.to_vec().expect("encodes"), peer).await.expect("send");
+            }
+        });
+        let (name, address) = conf.look_up("web").await.expect("found");
+        assert_eq!((name.as_str(), address), ("web.svc.x", [10, 1, 2, 3].into()));
+        let refused = conf.look_up("other").await.expect_err("nobody has that name").to_string();
+        assert_eq!(refused, "no such name: other (tried other.ns.svc.x, other.svc.x, other)");
+        drop(answering);
+    }
+}
