@@ -2,7 +2,7 @@
 //!
 //! Nothing here is part of the product; every task reads and writes files of this checkout only.
 use anyhow::{Result, bail};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 mod codegen;
 mod import;
