@@ -122,14 +122,20 @@ pub fn hard_names<'a>(quota: ResourceQuota<'a>) -> impl Iterator<Item = &'a str>
 /// A pod's requests: containers and sidecars together, or the largest init container beside the sidecars started before
 /// it, whichever is more; pod-level amounts win; with overhead.
 pub fn pod_requests(pod: Pod<'_>) -> Usage {
-    let mut out = pod_total(pod, k::REQUESTS);
+    pod_requests_or(pod, &Usage::new())
+}
+
+/// The same, where a container that requests nothing of a resource in `missing` counts as if it asked for that much:
+/// how a scheduler weighs pods without requests.
+pub fn pod_requests_or(pod: Pod<'_>, missing: &Usage) -> Usage {
+    let mut out = pod_total(pod, k::REQUESTS, missing);
     add_all(&mut out, &amounts(pod.spec().0.get(k::OVERHEAD)));
     out
 }
 
 /// A pod's limits, reckoned as [`pod_requests`]; overhead only raises limits that exist.
 pub fn pod_limits(pod: Pod<'_>) -> Usage {
-    let mut out = pod_total(pod, k::LIMITS);
+    let mut out = pod_total(pod, k::LIMITS, &Usage::new());
     for (name, more) in amounts(pod.spec().0.get(k::OVERHEAD)) {
         if let Some(limit) = out.get_mut(&name) {
             *limit = limit.add(more);
@@ -191,8 +197,12 @@ fn is_counted(pod: Pod<'_>, now: Timestamp) -> bool {
     }
 }
 
-fn pod_total(pod: Pod<'_>, which: crate::doc::Key) -> Usage {
-    let of = |c: Container<'_>| amounts(c.0.get(k::RESOURCES).get(which));
+fn pod_total(pod: Pod<'_>, which: crate::doc::Key, missing: &Usage) -> Usage {
+    let of = |c: Container<'_>| {
+        let mut own = missing.clone();
+        own.extend(amounts(c.0.get(k::RESOURCES).get(which)));
+        own
+    };
     let mut total = Usage::new();
     for container in pod.spec().containers().iter() {
         add_all(&mut total, &of(container));
