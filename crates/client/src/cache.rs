@@ -5,11 +5,12 @@
 //! Upstream: client-go tools/cache (Indexer, SharedInformer).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use apimachinery::Doc;
 use apimachinery::call::Stored;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// Namespace and name; the namespace is empty for cluster-scoped objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +50,9 @@ pub struct SharedCache {
 struct Shared {
     indexers: Vec<(&'static str, IndexFn)>,
     state: Mutex<State>,
-    progress: watch::Sender<Progress>,
+    progress: Mutex<Progress>,
+    // Not tokio's watch channel: it wakes in random order, which a simulation could not repeat.
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -70,7 +73,6 @@ struct Entry {
 struct Progress {
     synced: bool,
     revision: u64,
-    changes: u64,
 }
 
 // === impl ObjectKey ===
@@ -124,8 +126,10 @@ impl SharedCache {
     pub fn new(indexers: Vec<(&'static str, IndexFn)>) -> SharedCache {
         let indexes = indexers.iter().map(|_| BTreeMap::new()).collect();
         let state = State { indexes, ..State::default() };
-        let progress = watch::Sender::new(Progress::default());
-        SharedCache { shared: Arc::new(Shared { indexers, state: Mutex::new(state), progress }) }
+        let progress = Mutex::new(Progress::default());
+        SharedCache {
+            shared: Arc::new(Shared { indexers, state: Mutex::new(state), progress, changed: Notify::new() }),
+        }
     }
 
     /// Calls `handler` for every change from now on, and at once for every object that is there.
@@ -191,12 +195,12 @@ impl SharedCache {
 
     /// Whether the first complete list has come.
     pub fn is_synced(&self) -> bool {
-        self.shared.progress.borrow().synced
+        self.progress().synced
     }
 
     /// The revision up to which all changes are here.
     pub fn revision(&self) -> u64 {
-        self.shared.progress.borrow().revision
+        self.progress().revision
     }
 
     /// Waits until all changes up to `revision` are here.
@@ -206,19 +210,23 @@ impl SharedCache {
 
     /// Waits until `test` holds for the cache; it is asked again after every change.
     pub async fn wait_until(&self, mut test: impl FnMut(&SharedCache) -> bool) {
-        let mut progress = self.shared.progress.subscribe();
         loop {
-            progress.borrow_and_update();
+            let mut changed = pin!(self.shared.changed.notified());
+            // Asked to wake before the test, so that no change falls between the two.
+            changed.as_mut().enable();
             if test(self) {
                 return;
             }
-            progress.changed().await.expect("the sender lives as long as this handle");
+            changed.await;
         }
     }
 
     async fn wait(&self, test: impl Fn(&Progress) -> bool) {
-        let mut progress = self.shared.progress.subscribe();
-        progress.wait_for(|p| test(p)).await.expect("the sender lives as long as this handle");
+        self.wait_until(|cache| test(&cache.progress())).await;
+    }
+
+    fn progress(&self) -> Progress {
+        *self.shared.progress.lock().expect("no code panics while it holds the progress")
     }
 
     /// The list that a watch begins with: what it does not contain is gone.
@@ -259,11 +267,13 @@ impl SharedCache {
 
     /// Notes that all changes up to `revision` are here.
     pub(crate) fn progressed(&self, revision: u64, listed: bool) {
-        self.shared.progress.send_modify(|p| {
-            p.synced |= listed;
-            p.revision = p.revision.max(revision);
-            p.changes += 1;
-        });
+        {
+            let mut progress =
+                self.shared.progress.lock().expect("no code panics while it holds the progress");
+            progress.synced |= listed;
+            progress.revision = progress.revision.max(revision);
+        }
+        self.shared.changed.notify_waiters();
     }
 
     fn swap(&self, state: &mut State, key: ObjectKey, new: Option<Arc<Stored>>) {

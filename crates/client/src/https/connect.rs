@@ -73,10 +73,12 @@ impl Connector {
         let mut request = request;
         for last in [false, true] {
             let (unsent, err) = match self.connection().await? {
-                Connection::Http2(mut sender) => match sender.try_send_request(self.absolute(request)).await {
-                    Ok(response) => return Ok(response),
-                    Err(mut err) => (err.take_message(), err.into_error()),
-                },
+                Connection::Http2(mut sender) => {
+                    match sender.try_send_request(self.absolute(request)).await {
+                        Ok(response) => return Ok(response),
+                        Err(mut err) => (err.take_message(), err.into_error()),
+                    }
+                }
                 Connection::Http1(mut sender) => match sender.try_send_request(origin_form(request)).await {
                     Ok(response) => {
                         self.keep(sender);
