@@ -5,7 +5,7 @@
 //! Upstream: k8s.io/apimachinery/pkg/labels and pkg/fields, and `LabelSelectorAsSelector` of pkg/apis/meta/v1.
 
 use crate::doc::Ref;
-use crate::k;
+use crate::{k, validation};
 
 /// How a label must relate to the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -489,50 +489,20 @@ impl<'t> Lexer<'t> {
     }
 }
 
-fn is_name_part(text: &str, most: usize) -> bool {
-    let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = text.as_bytes();
-    bytes.len() <= most
-        && edge(bytes.first())
-        && edge(bytes.last())
-        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-fn is_subdomain(text: &str) -> bool {
-    let label = |part: &str| {
-        is_name_part(part, 253)
-            && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-    };
-    !text.is_empty() && text.len() <= 253 && text.split('.').all(label)
-}
-
 fn check_key(key: &str) -> Result<(), SelectorError> {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
-    if prefix.is_none_or(is_subdomain) && is_name_part(name, 63) {
-        return Ok(());
+    match validation::qualified_name(key).as_slice() {
+        [] => Ok(()),
+        complaints => err(&format!("key: Invalid value: {key:?}: {}", complaints.join("; "))),
     }
-    err(&format!(
-        "key: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with \
-         an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-         '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-    ))
 }
 
 fn check_value(index: usize, key: &str, value: &str) -> Result<(), SelectorError> {
-    if value.is_empty() || is_name_part(value, 63) {
-        return Ok(());
+    match validation::label_value(value).as_slice() {
+        [] => Ok(()),
+        complaints => {
+            err(&format!("values[{index}][{key}]: Invalid value: {value:?}: {}", complaints.join("; ")))
+        }
     }
-    let rule = if value.len() > 63 {
-        "must be no more than 63 bytes"
-    } else {
-        "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with \
-         an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is \
-         '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-    };
-    err(&format!("values[{index}][{key}]: Invalid value: {value:?}: {rule}"))
 }
 
 #[cfg(test)]

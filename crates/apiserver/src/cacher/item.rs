@@ -123,6 +123,16 @@ impl Selection {
         Selection { namespace: namespace.to_owned(), ..Selection::default() }
     }
 
+    /// The objects whose selectable field has this value; `None` for a field that the kind does not offer.
+    pub fn by_field(kind: &Kind, field: &str, value: &str) -> Option<Selection> {
+        let at = match field {
+            "metadata.name" => At::Name,
+            "metadata.namespace" => At::Namespace,
+            field => At::Field(kind.fields.iter().position(|f| f.name == field)?),
+        };
+        Some(Selection { fields: vec![(at, true, value.to_owned())], ..Selection::default() })
+    }
+
     /// Reads selectors for objects of `kind` served in the version at `version`.
     ///
     /// # Errors

@@ -131,11 +131,9 @@ impl Lister for Cacher {
 
     fn list_by(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<Arc<Item>> {
         let Some(collection) = self.collection(resource) else { return Vec::new() };
-        let selector = format!("{field}={value}");
-        let stored = collection.kind.stored;
-        match Selection::new(&collection.kind, stored, "", "", &selector) {
-            Ok(selection) => collection.list(&selection, "").0,
-            Err(_) => Vec::new(),
+        match Selection::by_field(&collection.kind, field, value) {
+            Some(selection) => collection.list(&selection, "").0,
+            None => Vec::new(),
         }
     }
 

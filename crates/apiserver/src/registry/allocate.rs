@@ -123,51 +123,10 @@ fn addresses(
             given.push(asked.clone());
             continue;
         }
-        let fits = |start: &IpAddr| {
-            asked.parse::<IpAddr>().map_or(family.is_empty() || family_of(*start) == &**family, |ip| {
-                ip.is_ipv6() == start.is_ipv6()
-            })
-        };
-        let range = request.api.pools.service_ranges.iter().find(|(start, _)| fits(start));
-        let at = Path::new("spec").child("clusterIPs").index(i);
-        let Some(range) = range else {
-            errors.invalid(
-                &Path::new("spec").child("ipFamilies").index(i),
-                &**family,
-                "not configured on this cluster",
-            );
-            continue;
-        };
-        let address = if asked.is_empty() {
-            let free = pick(request, *range, &given)
-                .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
-            free.to_string()
-        } else {
-            match asked.parse::<IpAddr>() {
-                Ok(ip) if !contains(*range, ip) => {
-                    let detail = format!(
-                        "failed to allocate IP {asked}: the provided network does not match the current range"
-                    );
-                    errors.invalid(&at, asked.as_str(), &detail);
-                    continue;
-                }
-                Ok(ip) if request.api.cacher.get(&ADDRESSES, "", &ip.to_string()).is_some() => {
-                    errors.invalid(
-                        &at,
-                        asked.as_str(),
-                        &format!("failed to allocate IP {asked}: provided IP is already allocated"),
-                    );
-                    continue;
-                }
-                Ok(ip) => ip.to_string(),
-                Err(_) => {
-                    errors.invalid(&at, asked.as_str(), "must be a valid IP address");
-                    continue;
-                }
-            }
-        };
-        take(request, &address, new, along)?;
-        given.push(address);
+        if let Some(address) = choose(request, i, family, asked, &given, errors)? {
+            take(request, &address, new, along)?;
+            given.push(address);
+        }
     }
     for address in held.iter().filter(|a| !given.contains(a)) {
         give_back(request, address, along);
@@ -187,6 +146,45 @@ fn addresses(
         spec.set_default(k::IP_FAMILIES, vec![first]).set_default(k::IP_FAMILY_POLICY, policy);
     }
     Ok(())
+}
+
+/// The address at `index` of a Service: the one asked for if it can be had, else a free one. Without either there is
+/// an error in `errors`.
+fn choose(
+    request: &Request,
+    index: usize,
+    family: &str,
+    asked: &str,
+    given: &[String],
+    errors: &mut ErrorList,
+) -> Result<Option<String>, Status> {
+    let spec = Path::new("spec");
+    let ip: Option<IpAddr> = asked.parse().ok();
+    let fits = |start: &IpAddr| match ip {
+        Some(ip) => ip.is_ipv6() == start.is_ipv6(),
+        None => family.is_empty() || family_of(*start) == family,
+    };
+    let Some(range) = request.api.pools.service_ranges.iter().find(|(start, _)| fits(start)) else {
+        errors.invalid(&spec.child("ipFamilies").index(index), family, "not configured on this cluster");
+        return Ok(None);
+    };
+    if asked.is_empty() {
+        let free = pick(request, *range, given);
+        let free = free.ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
+        return Ok(Some(free.to_string()));
+    }
+    let why = match ip {
+        None => "must be a valid IP address".to_owned(),
+        Some(ip) if !contains(*range, ip) => {
+            format!("failed to allocate IP {asked}: the provided network does not match the current range")
+        }
+        Some(ip) if request.api.cacher.get(&ADDRESSES, "", &ip.to_string()).is_some() => {
+            format!("failed to allocate IP {asked}: provided IP is already allocated")
+        }
+        Some(ip) => return Ok(Some(ip.to_string())),
+    };
+    errors.invalid(&spec.child("clusterIPs").index(index), asked, &why);
+    Ok(None)
 }
 
 fn family_of(ip: IpAddr) -> &'static str {

@@ -140,7 +140,10 @@ pub async fn current(request: &Request, namespace: &str, name: &str) -> Result<C
 /// A document (of the stored version) in the bytes that are stored: normal form, without a resource version.
 pub fn encode(kind: &Kind, doc: &Doc) -> Vec<u8> {
     let mut out = normalise(doc.root(), kind.storage_version().schema);
-    out.edit().at(k::METADATA).remove(k::RESOURCE_VERSION);
+    let mut meta = out.edit().at(k::METADATA);
+    meta.remove(k::RESOURCE_VERSION);
+    // Who owns which field is not recorded; what clients send of it would only grow old.
+    meta.remove(k::MANAGED_FIELDS);
     out.to_json()
 }
 
