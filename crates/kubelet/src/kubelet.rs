@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::core::{Core, SharedCore};
 use crate::doors::Doors;
 use crate::driver::{self, Driver, Mailbox, Message, Routed};
-use crate::node::{self, Health};
+use crate::node::{self, Health, Network};
 use crate::objects::ObjectManager;
 use crate::status::NodeFacts;
 use crate::worker::{Event, Exit, Found, Stage, State};
@@ -99,8 +99,7 @@ impl Kubelet {
         let info = base::task::blocking(move || machine.info()).await;
         let version = retry("ask the runtime for its version", || doors.runtime.version()).await;
         let runtime = format!("{}://{}", version.runtime_name, version.runtime_version);
-        let waiting = Some("the node has no podCIDR yet".to_owned());
-        let (health, health_seen) = watch::channel(Health { runtime, network: waiting, ..Health::default() });
+        let (health, health_seen) = watch::channel(Health { runtime, ..Health::default() });
         let (network, network_seen) = watch::channel(false);
         let first = node::new_node(&config, &info, &health.borrow(), base::time::now());
         let registered = node::register(&client, first).await;
@@ -199,11 +198,11 @@ impl Kubelet {
             let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
             while let Err(err) = core.doors.network.setup(cidrs.clone()).await {
                 tracing::warn!(error = %err, "the pod network could not be made, will be tried again");
-                health.send_modify(|h| h.network = Some(err.to_string()));
+                health.send_modify(|h| h.network = Network::Down(err.to_string()));
                 base::time::sleep(backoff.next_wait()).await;
             }
             network.send_replace(true);
-            health.send_modify(|h| h.network = None);
+            health.send_modify(|h| h.network = Network::Ready);
         })
     }
 

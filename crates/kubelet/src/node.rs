@@ -36,10 +36,22 @@ const OWN: [&str; 5] = ["cpu", "memory", "ephemeral-storage", "hugepages-1Gi", "
 pub struct Health {
     /// `name://version` of the runtime.
     pub runtime: String,
-    /// Why pods' networks cannot be made, if they cannot.
-    pub network: Option<String>,
+    /// Whether pods' networks can be made.
+    pub network: Network,
     /// What is short.
     pub pressure: Pressure,
+}
+
+/// Whether pods' networks can be made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Not known yet: the Node stays as ready as it was before this process began.
+    #[default]
+    Unknown,
+    /// They can.
+    Ready,
+    /// They cannot, and why.
+    Down(String),
 }
 
 /// What the machine has, and what pods may use of it.
@@ -140,9 +152,17 @@ fn conditions(health: &Health, old: Ref<'_>, now: Timestamp) -> Vec<Doc> {
     let short = |yes: bool, has: (&'static str, &'static str), no: (&'static str, &'static str)| {
         if yes { ("True", has) } else { ("False", no) }
     };
-    let ready = match &health.network {
-        None => ("True", "KubeletReady", "kubelet is posting ready status".to_owned()),
-        Some(why) => (
+    let was = old.get(k::CONDITIONS).items().find(|c| c.get(k::TYPE).str() == "Ready");
+    let network = match (&health.network, was.map(|c| c.get(k::STATUS).str())) {
+        (Network::Unknown, Some("True")) => &Network::Ready,
+        (Network::Unknown, _) => &Network::Down("the node has no podCIDR yet".to_owned()),
+        (known, _) => known,
+    };
+    let ready = match network {
+        Network::Ready | Network::Unknown => {
+            ("True", "KubeletReady", "kubelet is posting ready status".to_owned())
+        }
+        Network::Down(why) => (
             "False",
             "KubeletNotReady",
             format!(
@@ -234,7 +254,8 @@ pub async fn keep_status(
 ) {
     let nodes = client.resource(client::gvr::NODES);
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
-    let mut written: Option<base::time::Instant> = None;
+    // Registration has written it just now, or an earlier process has lately.
+    let mut written = base::time::instant();
     loop {
         let mut now_health = health.borrow_and_update().clone();
         let pressure_of = machine.clone();
@@ -251,7 +272,7 @@ pub async fn keep_status(
             }
             Some(node) => {
                 let new = status(&config, &info, &now_health, node.get(k::STATUS), base::time::now());
-                let due = written.is_none_or(|at| at.elapsed() >= STATUS_EVERY);
+                let due = written.elapsed() >= STATUS_EVERY;
                 if !due && !differs(node.get(k::STATUS), new.root()) {
                     LOOK_EVERY
                 } else {
@@ -259,7 +280,7 @@ pub async fn keep_status(
                     patch.edit().set(k::STATUS, changed(node.get(k::STATUS), new.root()));
                     match nodes.patch(&config.node_name, PatchType::Strategic, patch, "status").await {
                         Ok(stored) => {
-                            written = Some(base::time::instant());
+                            written = base::time::instant();
                             backoff.reset();
                             cache.wait_for_revision(stored.revision).await;
                             LOOK_EVERY
@@ -359,13 +380,14 @@ mod tests {
     fn foreign_parts_stay_and_transitions_are_kept() {
         let (config, info) =
             (Config::new("N1"), MachineInfo { cpu_milli: 2000, memory: 1 << 30, ..MachineInfo::default() });
-        let unready = Health { network: Some("no podCIDR".into()), ..Health::default() };
+        let unready = Health { network: Network::Down("no podCIDR".into()), ..Health::default() };
+        let up = Health { network: Network::Ready, ..Health::default() };
         let first = new_node(&config, &info, &unready, now(0));
         assert_eq!(first.root().find("metadata.labels").get("kubernetes.io/hostname").str(), "n1");
         let mut old = first.get(k::STATUS).to_doc();
         old.edit().at(k::CAPACITY).set("example.com/gpu", "4");
         old.edit().list(k::CONDITIONS).push(doc!({ "type": "NetworkUnavailable", "status": "False" }));
-        let new = status(&config, &info, &Health::default(), old.root(), now(9));
+        let new = status(&config, &info, &up, old.root(), now(9));
         assert_eq!(new.get(k::CAPACITY).get("example.com/gpu").str(), "4");
         assert_eq!(new.get(k::ALLOCATABLE).get("memory").str(), "1Gi");
         let of = |kind: &str| new.get(k::CONDITIONS).items().find(|c| c.get(k::TYPE).str() == kind).unwrap();

@@ -195,7 +195,12 @@ fn verdict(kind: &'static str, holds: bool, reason: &'static str, message: Strin
 }
 
 fn conditions(state: &State, phase: &str, previous: Ref<'_>, generation: Option<i64>, now: Timestamp) -> Doc {
-    let sandbox = matches!(state.sandbox, Sandbox::Ready(_));
+    let sandbox = match state.sandbox {
+        Sandbox::Ready(_) => true,
+        // Adopted: its wiring is being read again.
+        Sandbox::Made(_) | Sandbox::Attaching(_) => !state.ips.is_empty(),
+        _ => false,
+    };
     let containers_ready = ready("ContainersReady", state, phase);
     let gates = state.spec().readiness_gates();
     let gate = gates.iter().map(|g| g.condition_type()).find_map(|kind| {

@@ -316,7 +316,14 @@ pub struct Changes(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     descriptor: OnceLock<Arc<AsyncFd<rustix::fd::OwnedFd>>>,
-    watched: Mutex<Map<i32, (PathBuf, usize, Arc<Notify>)>>,
+    /// By inotify's own number.
+    watched: Mutex<Map<i32, Directory>>,
+}
+
+#[derive(Default)]
+struct Directory {
+    users: usize,
+    notify: Arc<Notify>,
 }
 
 /// One directory's changes, until dropped.
@@ -338,17 +345,17 @@ impl Changes {
     /// # Errors
     /// The operating system's, such as no inotify instance left.
     pub fn watch(&self, log: &Path) -> io::Result<Watched> {
-        let dir = log.parent().unwrap_or(log).to_path_buf();
+        let dir = log.parent().unwrap_or(log);
         let descriptor = self.descriptor()?;
         let mut watched = self.0.watched.lock().expect("nobody panics holding it");
         let flags = inotify::WatchFlags::MODIFY
             | inotify::WatchFlags::CREATE
             | inotify::WatchFlags::MOVED_TO
             | inotify::WatchFlags::CLOSE_WRITE;
-        let id = inotify::add_watch(descriptor.get_ref(), &dir, flags)?;
-        let entry = watched.entry(id).or_insert_with(|| (dir, 0, Arc::new(Notify::new())));
-        entry.1 += 1;
-        Ok(Watched { id, notify: entry.2.clone(), shared: self.0.clone() })
+        let id = inotify::add_watch(descriptor.get_ref(), dir, flags)?;
+        let entry = watched.entry(id).or_default();
+        entry.users += 1;
+        Ok(Watched { id, notify: entry.notify.clone(), shared: self.0.clone() })
     }
 
     #[allow(unsafe_code)]
@@ -380,7 +387,7 @@ impl Shared {
         let mut reader = inotify::Reader::new(descriptor.get_ref(), &mut space);
         while let Ok(event) = reader.next() {
             let watched = self.watched.lock().expect("nobody panics holding it");
-            if let Some((_, _, notify)) = watched.get(&event.wd()) {
+            if let Some(Directory { notify, .. }) = watched.get(&event.wd()) {
                 // One permit is kept for those that are about to wait, and all that wait are woken.
                 notify.notify_waiters();
                 notify.notify_one();
@@ -393,8 +400,8 @@ impl Drop for Watched {
     fn drop(&mut self) {
         let mut watched = self.shared.watched.lock().expect("nobody panics holding it");
         let Some(entry) = watched.get_mut(&self.id) else { return };
-        entry.1 -= 1;
-        if entry.1 == 0 {
+        entry.users -= 1;
+        if entry.users == 0 {
             watched.remove(&self.id);
             if let Some(descriptor) = self.shared.descriptor.get() {
                 // A directory that is gone has taken its watch along: that is no error.

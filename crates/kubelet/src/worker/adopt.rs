@@ -38,7 +38,12 @@ impl State {
         }
         let final_phase = matches!(status.get(k::PHASE).str(), "Succeeded" | "Failed");
         match found.sandbox {
-            Some((id, true)) => state.sandbox = Sandbox::Made(id),
+            Some((id, true)) => {
+                state.sandbox = Sandbox::Made(id);
+                // The wiring is read again; until then the pod is where the API says it is.
+                let ips = status.get(k::POD_IPS).items().filter_map(|ip| ip.get(k::IP).str().parse().ok());
+                state.ips = ips.collect();
+            }
             Some((id, false)) => {
                 state.sandbox = Sandbox::Broken(id, now);
                 state.lose_sandbox(now);

@@ -588,29 +588,25 @@ impl State {
 
     fn apply_container(&mut self, event: Event, now: Timestamp, out: &mut Vec<Action>) {
         match event {
-            Event::ImageReady(index, image) => {
+            Event::ImageReady(index, image) if self.containers[index].phase == Phase::Pulling => {
                 let container = &mut self.containers[index];
-                if container.phase == Phase::Pulling {
-                    container.image = Some(image);
-                    container.pull.reset();
-                    container.flip_at = None;
-                    container.phase = Phase::turn();
-                }
+                container.image = Some(image);
+                container.pull.reset();
+                container.flip_at = None;
+                container.phase = Phase::turn();
             }
-            Event::ImageFailed(index, reason, message) => {
-                if self.containers[index].phase == Phase::Pulling {
-                    self.image_failed(index, reason, message, now, out);
-                }
+            Event::ImageFailed(index, reason, message) if self.containers[index].phase == Phase::Pulling => {
+                self.image_failed(index, reason, message, now, out);
             }
-            Event::Started { index, id, image_ref, at } => {
-                if self.containers[index].phase == Phase::Starting {
-                    self.container_started(index, id, image_ref, at, out);
-                }
+            Event::Started { index, id, image_ref, at }
+                if self.containers[index].phase == Phase::Starting =>
+            {
+                self.container_started(index, id, image_ref, at, out);
             }
-            Event::StartFailed { index, reason, message, exit } => {
-                if self.containers[index].phase == Phase::Starting {
-                    self.start_failed(index, reason, message, exit, now, out);
-                }
+            Event::StartFailed { index, reason, message, exit }
+                if self.containers[index].phase == Phase::Starting =>
+            {
+                self.start_failed(index, reason, message, exit, now, out);
             }
             Event::Exited(id, exit) => {
                 if let Some(index) = self.running(&id) {
