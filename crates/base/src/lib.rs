@@ -10,6 +10,7 @@ pub mod rand;
 pub mod sim;
 pub mod task;
 pub mod time;
+pub mod watch;
 
 /// Waits for the first of several futures, polled in the order written.
 ///

@@ -19,8 +19,8 @@ use api::{Class, Kind};
 use apimachinery::Status;
 use apimachinery::gvk::GroupResource;
 use base::task::Task;
+use base::watch;
 use storage::{Batch, EventKind, Range, Store, StoreError};
-use tokio::sync::watch;
 
 pub use collection::{Change, Collection, Registration, TooOld, WINDOW_AGE_MAX};
 pub use item::{Item, Selection};
@@ -84,7 +84,7 @@ impl Cacher {
 
     /// The revision up to which everything has been taken in.
     pub fn reached(&self) -> u64 {
-        *self.reached.borrow()
+        self.reached.get()
     }
 
     /// Waits until everything up to `revision` has been taken in.
@@ -201,7 +201,7 @@ async fn fill(collections: &Collections, store: &Arc<dyn Store>) -> Result<u64, 
 async fn feed(collections: Arc<Collections>, store: Arc<dyn Store>, progress: watch::Sender<u64>) {
     let mut back_off = base::backoff::Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
-        let from = *progress.borrow() + 1;
+        let from = progress.get() + 1;
         let end = match store.watch(PREFIX.into(), from).await {
             Ok(watch) => follow(&collections, watch, &progress).await,
             Err(end) => end,
@@ -210,7 +210,7 @@ async fn feed(collections: Arc<Collections>, store: Arc<dyn Store>, progress: wa
             StoreError::Closed => return,
             StoreError::Compacted { .. } => match fill(&collections, &store).await {
                 Ok(revision) => {
-                    progress.send_replace(revision);
+                    progress.send(revision);
                     continue;
                 }
                 Err(error) => tracing::warn!(%error, "the watch cache cannot be filled"),
@@ -230,7 +230,7 @@ async fn follow(
         match watch.next().await {
             Ok(batch) => {
                 take_in(collections, &batch);
-                progress.send_replace(batch.revision);
+                progress.send(batch.revision);
             }
             Err(end) => return end,
         }
