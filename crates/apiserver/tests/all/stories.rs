@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use apimachinery::call::{Reply, User};
-use apimachinery::{doc, k};
+use apimachinery::call::{Accept, Body, Options, Reply, Secret, Target, Transport, User, Verb, Who, Wire};
+use apimachinery::{Call, Gvr, doc, k};
+use apiserver::LocalTransport;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
@@ -318,4 +319,141 @@ fn one_seed_gives_one_history() {
         })
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn callers_are_known_and_need_permission() {
+    base::sim::run(14, async {
+        let server = Server::start().await;
+        let maps = "/api/v1/namespaces/default/configmaps";
+        let jane = Arc::new(User::new("jane", &["dev"]));
+        let why = server.send_as(jane.clone(), "GET", maps, &[], Bytes::new()).await.fails(403);
+        assert_eq!(
+            why,
+            "configmaps is forbidden: User \"jane\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\""
+        );
+        let why = server
+            .send_as(jane, "GET", maps, &[("impersonate-user", "admin")], Bytes::new())
+            .await
+            .fails(403);
+        assert_eq!(
+            why,
+            "users \"admin\" is forbidden: User \"jane\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope"
+        );
+        let admin = Arc::new(User::new("admin", &["system:masters"]));
+        let as_jane = server.send_as(admin, "GET", maps, &[("impersonate-user", "jane")], Bytes::new()).await;
+        assert!(as_jane.fails(403).contains("User \"jane\" cannot list"));
+        // Credentials that nobody vouches for are not the same as none.
+        let mut call = maps_call(Verb::List);
+        call.who = Who::Presented { certificates: Vec::new(), bearer: Some(Secret("nonsense".into())) };
+        let Reply::Status(status) = apiserver::handle(&server.api, call).await else { panic!("no status") };
+        assert_eq!(status.code, 401);
+        let Reply::Status(status) = apiserver::handle(&server.api, maps_call(Verb::List)).await else {
+            panic!("no status")
+        };
+        assert!(
+            status.code == 403 && status.message.contains("User \"system:anonymous\" cannot list"),
+            "{status}"
+        );
+    });
+}
+
+fn maps_call(verb: Verb) -> Call {
+    Call {
+        who: Who::Anonymous,
+        verb,
+        target: Target::resource(Gvr::new("", "v1", "configmaps"), "default", "", ""),
+        options: Options::default(),
+        accept: Accept::default(),
+        body: Body::Empty,
+        wire: Wire::default(),
+    }
+}
+
+#[test]
+fn a_component_calls_in_process_and_reads_its_own_writes() {
+    base::sim::run(15, async {
+        let server = Server::start().await;
+        let transport = LocalTransport::new(server.api.clone());
+        let who =
+            || Who::Component(Arc::new(User::new("system:kube-controller-manager", &["system:masters"])));
+        let body = doc!({ "metadata": { "name": "m" }, "data": { "a": "b" } });
+        let body = Body::Doc { content_type: "application/json", doc: Box::new(body) };
+        let made = transport.call(Call { who: who(), body, ..maps_call(Verb::Create) }).await.unwrap();
+        let Reply::Object { code: 201, object: made, .. } = made else { panic!("{made:?}") };
+        let Reply::List(list) = transport.call(Call { who: who(), ..maps_call(Verb::List) }).await.unwrap()
+        else {
+            panic!("no list")
+        };
+        assert_eq!(list.items.len(), 1);
+        assert_eq!(list.items[0].json, made.json);
+        assert!(list.revision >= made.revision);
+    });
+}
+
+#[test]
+fn services_that_race_get_addresses_and_ports_of_their_own() {
+    base::sim::run(16, async {
+        let server = Arc::new(Server::start().await);
+        let services = "/api/v1/namespaces/default/services";
+        let tasks: Vec<_> = (0..12)
+            .map(|i| {
+                let server = server.clone();
+                let service = doc!({ "metadata": { "name": format!("s{i}") }, "spec": { "type": "NodePort", "ports": [{ "port": 80 }] } });
+                base::task::spawn(async move { server.post(services, &service).await.ok() })
+            })
+            .collect();
+        let mut seen = std::collections::BTreeSet::new();
+        for task in tasks {
+            let made = task.await;
+            assert!(seen.insert(made.root().find("spec.clusterIP").str().to_owned()));
+            assert!(seen.insert(made.root().find("spec.ports").item(0).get("nodePort").i64().to_string()));
+        }
+        assert_eq!(server.get("/apis/networking.k8s.io/v1/ipaddresses").await.ok().get(k::ITEMS).len(), 12);
+        // What nobody has any more goes back: all of them, at once.
+        server.delete(services).await.ok();
+        assert_eq!(server.get("/apis/networking.k8s.io/v1/ipaddresses").await.ok().get(k::ITEMS).len(), 0);
+        let ports =
+            server.api.store.range(storage::Range::key("/registry/ranges/servicenodeports")).await.unwrap();
+        let record = apimachinery::codec::json::parse(ports.kvs[0].value.to_vec()).unwrap().doc;
+        assert!(record.get(k::DATA).str().bytes().all(|b| matches!(b, b'A' | b'=')), "{record:?}");
+    });
+}
+
+#[test]
+fn propagation_becomes_finalizers() {
+    base::sim::run(17, async {
+        let server = Server::start().await;
+        let sets = "/apis/apps/v1/namespaces/default/replicasets";
+        let set = |name: &str| {
+            doc!({ "metadata": { "name": name }, "spec": { "selector": { "matchLabels": { "a": "b" } },
+                "template": { "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [{ "name": "c", "image": "i" }] } } } })
+        };
+        for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
+            server.post(sets, &set("r")).await.ok();
+            let held = server.delete(&format!("{sets}/r?propagationPolicy={policy}")).await.ok();
+            assert_eq!(held.root().find("metadata.finalizers").item(0).str(), finalizer);
+            assert_eq!(held.root().find("metadata.generation").i64(), 2);
+            let added = server
+                .patch(
+                    &format!("{sets}/r"),
+                    "merge",
+                    &doc!({ "metadata": { "finalizers": [finalizer, "example.com/new"] } }),
+                )
+                .await;
+            assert!(
+                added.fails(422).contains("no new finalizers can be added if the object is being deleted")
+            );
+            // The garbage collector has done its part.
+            server
+                .patch(&format!("{sets}/r"), "merge", &doc!({ "metadata": { "finalizers": [] } }))
+                .await
+                .ok();
+            server.get(&format!("{sets}/r")).await.fails(404);
+        }
+        server.post(sets, &set("r")).await.ok();
+        server.delete(&format!("{sets}/r?propagationPolicy=Background")).await.ok();
+        server.get(&format!("{sets}/r")).await.fails(404);
+        server.delete(&format!("{sets}/r?propagationPolicy=Sideways")).await.fails(422);
+    });
 }
