@@ -4,6 +4,7 @@
 //! It knows the API as any client does and nothing of how the cluster works; it starts none (the command does).
 
 pub mod app;
+pub mod command;
 mod http;
 mod image;
 mod resolve;

@@ -1,0 +1,189 @@
+//! The command line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::layout::Layout;
+use crate::{demo, down, host, image, node, server, status, up};
+
+/// A complete Kubernetes in one binary.
+#[derive(Parser)]
+#[command(name = "keelson", version, about, disable_help_subcommand = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    at: At,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct At {
+    /// Where the cluster is kept.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/keelson")]
+    data_dir: PathBuf,
+    /// Where sockets, mounts and locks of the running cluster are.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/keelson")]
+    run_dir: PathBuf,
+    /// The kubelet's directory.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/kubelet")]
+    kubelet_dir: PathBuf,
+    /// Where logs of pods go.
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/log")]
+    log_dir: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the cluster, or this machine's part of it; stays in the foreground.
+    Up(Cluster),
+    /// Stop the cluster with its pods, and take away what it made on this machine; data stays.
+    Down,
+    /// `down`, and remove the data.
+    Reset {
+        /// Really.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show components, nodes, pods and certificates.
+    Status,
+    /// Images on this machine.
+    Image {
+        #[command(subcommand)]
+        command: image::Command,
+    },
+    /// Show what a cluster does, on the running one or on one of its own.
+    Demo(Cluster),
+    /// The control plane (started by `up`).
+    #[command(hide = true)]
+    Server(Cluster),
+    /// The node (started by `up`).
+    #[command(hide = true)]
+    Node(Cluster),
+}
+
+/// What the cluster is like.
+#[derive(Args, Clone, Debug)]
+pub struct Cluster {
+    /// Where the API server listens.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:6443")]
+    pub bind_address: SocketAddr,
+    /// The address by which others reach this machine; that of the default route if not given.
+    #[arg(long, value_name = "ADDRESS")]
+    pub node_ip: Option<IpAddr>,
+    /// The node's name; the host's if not given.
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Addresses of pods, one range per IP family.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', default_value = "10.244.0.0/16")]
+    pub cluster_cidr: Vec<String>,
+    /// Addresses of Services, one range per IP family.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', default_value = "10.96.0.0/12")]
+    pub service_cidr: Vec<String>,
+    /// The cluster's domain.
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    pub cluster_domain: String,
+}
+
+impl Cluster {
+    /// The address by which others reach this machine.
+    pub fn address(&self) -> IpAddr {
+        self.node_ip.unwrap_or_else(host::address)
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> String {
+        self.node_name.clone().unwrap_or_else(host::node_name)
+    }
+
+    /// The Service ranges as first address and prefix length.
+    ///
+    /// # Errors
+    /// When one is no CIDR.
+    pub fn service_ranges(&self) -> anyhow::Result<Vec<(IpAddr, u8)>> {
+        let one = |cidr: &String| {
+            let (base, bits) = cidr
+                .split_once('/')
+                .with_context(|| format!("--service-cidr {cidr:?} is not ADDRESS/BITS"))?;
+            let wrong = || format!("--service-cidr {cidr:?}");
+            Ok((base.parse().with_context(wrong)?, bits.parse().with_context(wrong)?))
+        };
+        self.service_cidr.iter().map(one).collect()
+    }
+
+    /// The `n`th address of each Service range: 1 is the API server's, 10 the DNS'.
+    ///
+    /// # Errors
+    /// When a range is no CIDR.
+    pub fn service_address(&self, n: u32) -> anyhow::Result<Vec<IpAddr>> {
+        let nth = |(base, _): (IpAddr, u8)| match base {
+            IpAddr::V4(v4) => IpAddr::V4((u32::from(v4) + n).into()),
+            IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) + u128::from(n)).into()),
+        };
+        Ok(self.service_ranges()?.into_iter().map(nth).collect())
+    }
+
+    /// The arguments that give another process the same cluster.
+    pub fn arguments(&self) -> Vec<std::ffi::OsString> {
+        let mut out: Vec<String> = vec!["--bind-address".into(), self.bind_address.to_string()];
+        out.extend(["--node-ip".into(), self.address().to_string(), "--node-name".into(), self.node()]);
+        out.extend([
+            "--cluster-cidr".into(),
+            self.cluster_cidr.join(","),
+            "--service-cidr".into(),
+            self.service_cidr.join(","),
+        ]);
+        out.extend(["--cluster-domain".into(), self.cluster_domain.clone()]);
+        out.into_iter().map(Into::into).collect()
+    }
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever went wrong, in full.
+pub fn run() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    let layout = Layout {
+        data: cli.at.data_dir,
+        run: cli.at.run_dir,
+        kubelet: cli.at.kubelet_dir,
+        log: cli.at.log_dir,
+    };
+    let component = matches!(cli.command, Command::Server(_) | Command::Node(_));
+    log(component);
+    let runtime = match cli.command {
+        Command::Node(_) | Command::Server(_) => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(64)
+            .enable_all()
+            .build(),
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+    }
+    .context("start the runtime")?;
+    runtime
+        .block_on(async {
+            match cli.command {
+                Command::Up(cluster) => up::up(&layout, &cluster).await,
+                Command::Down => down::down(&layout).await,
+                Command::Reset { yes } => down::reset(&layout, yes).await,
+                Command::Status => status::status(&layout).await,
+                Command::Image { command } => image::run(&layout, command).await,
+                Command::Demo(cluster) => demo::command::run(&layout, &cluster).await,
+                Command::Server(cluster) => server::run(&layout, &cluster).await,
+                Command::Node(cluster) => node::run(&layout, &cluster).await,
+            }
+        })
+        .map(|()| ExitCode::SUCCESS)
+}
+
+/// Logs go to standard error: warnings for people, more for a component's file; `KEELSON_LOG` says how much.
+fn log(component: bool) {
+    use tracing_subscriber::filter::LevelFilter;
+    let usual = if component { LevelFilter::INFO } else { LevelFilter::WARN };
+    let level = std::env::var("KEELSON_LOG").ok().and_then(|l| l.parse().ok()).unwrap_or(usual);
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+}
