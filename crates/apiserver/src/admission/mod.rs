@@ -6,7 +6,7 @@
 
 mod default_toleration_seconds;
 mod namespace_lifecycle;
-mod node_restriction;
+pub mod node_restriction;
 mod priority;
 mod resource_quota;
 mod service_account;

@@ -1,9 +1,14 @@
 //! A node changes only itself, its own pods and its own heartbeat. Upstream: plugin/pkg/admission/noderestriction.
 
 use apimachinery::call::BoxFuture;
+use apimachinery::gvk::GroupResource;
 use apimachinery::{Doc, Ref, Status, k};
 
 use super::{Attributes, Operation, Plugin};
+use crate::cacher::Lister;
+use crate::endpoints::Request;
+
+const PODS: GroupResource = GroupResource::new("", "pods");
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// Labels with these prefixes are the cluster's to set, not a node's.
@@ -73,6 +78,39 @@ fn check(attributes: &Attributes<'_>) -> Result<(), Status> {
         ("coordination.k8s.io", "leases", _) => lease(attributes, node),
         _ => Ok(()),
     }
+}
+
+/// A node asks for tokens of its own pods only, bound to them; `reference` is `spec.boundObjectRef`. Token requests
+/// are not stored, so that their handler asks here.
+///
+/// # Errors
+/// 403 for a node that asks for any other token.
+pub fn check_token(request: &Request, reference: Ref<'_>) -> Result<(), Status> {
+    if !request.user.groups.iter().any(|g| g == "system:nodes") {
+        return Ok(());
+    }
+    let node = request.user.name.strip_prefix("system:node:").unwrap_or("");
+    let refuse = |why: String| Err(Status::forbidden(&request.kind.storage, &request.target.name, &why));
+    let (name, uid) = (reference.get(k::NAME).str(), reference.get(k::UID).str());
+    if reference.get(k::KIND).str() != "Pod" || name.is_empty() {
+        return refuse("node requested token not bound to a pod".into());
+    }
+    if uid.is_empty() {
+        return refuse("node requested token with a pod binding without a uid".into());
+    }
+    let Some(pod) = request.api.cacher.get(&PODS, &request.target.namespace, name) else {
+        return Err(Status::not_found(&PODS, name));
+    };
+    let pod = pod.parse();
+    if pod.get(k::METADATA).get(k::UID).str() != uid {
+        return refuse(format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        ));
+    }
+    if node.is_empty() || node_name(&pod) != node {
+        return refuse("node requested token bound to a pod scheduled on a different node".into());
+    }
+    Ok(())
 }
 
 fn refuse(attributes: &Attributes<'_>, why: &str) -> Status {
