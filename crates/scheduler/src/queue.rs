@@ -176,7 +176,11 @@ impl Queue {
         first(&self.backing_off).into_iter().chain(first(&self.waiting)).min()
     }
 
+    /// Who was rejected by no plugin (there were no nodes) is helped by anything.
     fn is_worth(&self, pod: &QueuedPod, event: Event<'_>) -> bool {
+        if pod.rejected_by.is_empty() {
+            return true;
+        }
         let doc: Doc = pod.stored.doc();
         let asked = Pod { info: &pod.info, doc: &doc };
         let rejecting = self.plugins.iter().filter(|p| pod.rejected_by.contains(p.name));
