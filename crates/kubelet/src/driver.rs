@@ -52,6 +52,8 @@ pub(crate) struct Driver {
     status: Arc<Doc>,
     tasks: Vec<Task<()>>,
     refresh: Option<Task<()>>,
+    /// Something changed while the volumes were being made.
+    stale: bool,
     probes: BTreeMap<(ContainerId, ProbeKind), Task<()>>,
 }
 
@@ -67,7 +69,17 @@ impl Driver {
     pub fn new(core: SharedCore, me: Mailbox, view: watch::Sender<Arc<State>>, state: &State) -> Driver {
         let writer = StatusWriter::start(&core.client, state.pod.root());
         let status = Arc::new(state.pod.get(k::STATUS).to_doc());
-        Driver { core, me, view, writer, status, tasks: Vec::new(), refresh: None, probes: BTreeMap::new() }
+        Driver {
+            core,
+            me,
+            view,
+            writer,
+            status,
+            tasks: Vec::new(),
+            refresh: None,
+            stale: false,
+            probes: BTreeMap::new(),
+        }
     }
 
     /// Runs until the pod is forgotten.
@@ -88,6 +100,9 @@ impl Driver {
                     self.act(&context, action);
                 }
                 self.sync_probes(&context);
+                if state.volumes == crate::worker::Volumes::Mounted && std::mem::take(&mut self.stale) {
+                    drop(self.me.send(Message::Refresh));
+                }
                 self.tasks.retain(|t| !t.is_finished());
             }
             let now = base::time::now();
@@ -124,7 +139,13 @@ impl Driver {
                     self.tasks.push(base::task::spawn(async move { context.look(id).await }));
                 }
             }
+            Message::Refresh if state.volumes == crate::worker::Volumes::Mounting => self.stale = true,
             Message::Refresh => {
+                let failed = matches!(state.volumes, crate::worker::Volumes::Failed(_));
+                if failed || state.containers.iter().any(|c| c.trouble.is_some()) {
+                    // Both: what failed is tried again, and what is mounted is brought up to date below.
+                    drop(self.me.send(Message::Event(Event::Retry)));
+                }
                 if state.volumes == crate::worker::Volumes::Mounted && state.stage == Stage::Running {
                     let context = self.context(state);
                     self.refresh = Some(base::task::spawn(async move { context.refresh().await }));

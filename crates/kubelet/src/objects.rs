@@ -147,7 +147,12 @@ impl ObjectManager {
                 reflector::start(self.client.namespaced(kind.gvr(), namespace), selection, Vec::new());
             let users = Arc::new(Mutex::new(BTreeSet::<String>::new()));
             let (notify, who) = (self.notify.clone(), users.clone());
+            let synced = cache.clone();
             cache.subscribe(move |_| {
+                // The first look is what `fetch` waits for.
+                if !synced.is_synced() {
+                    return;
+                }
                 let users = who.lock().expect("nobody panics holding it").clone();
                 users.iter().for_each(|uid| notify(uid));
             });

@@ -322,19 +322,27 @@ pub fn patch(uid: &str, old: Ref<'_>, new: Ref<'_>) -> Option<Doc> {
     Some(out)
 }
 
-/// The same but for nulls, which the API does not keep.
+/// The same but for nulls and empty values, which the API may not keep.
 fn covers(old: Ref<'_>, new: Ref<'_>) -> bool {
     if old.is_object() && new.is_object() {
         return new.entries().all(|(name, value)| covers(old.get(name), value))
-            && old.entries().all(|(name, value)| !value.is_set() || new.get(name).exists());
+            && old.entries().all(|(name, value)| is_empty(value) || new.get(name).exists());
     }
     if old.is_array() && new.is_array() {
         return old.len() == new.len() && old.items().zip(new.items()).all(|(a, b)| covers(a, b));
     }
-    if !new.is_set() {
-        return !old.is_set();
+    if !old.is_set() {
+        return is_empty(new);
     }
     old.same(new)
+}
+
+fn is_empty(value: Ref<'_>) -> bool {
+    !value.is_set()
+        || value.opt_bool() == Some(false)
+        || value.opt_str() == Some("")
+        || value.opt_i64() == Some(0)
+        || ((value.is_object() || value.is_array()) && value.is_empty())
 }
 
 #[cfg(test)]

@@ -80,8 +80,9 @@ impl Writer {
                 let wanted = changes.borrow_and_update().clone();
                 match self.write(wanted).await {
                     Ok(()) => break backoff.reset(),
-                    // The pod is gone, or another of its name has come: nothing is left to write.
-                    Err(err) if err.is_not_found() || err.is_conflict() => return,
+                    // The pod is gone: nothing is left to write. When another of its name has come (a conflict about the
+                    // uid), the worker hears of it and ends this writer.
+                    Err(err) if err.is_not_found() => return,
                     Err(err) => {
                         tracing::debug!(pod = %self.name, error = %err, "pod status not written, will be tried again");
                         base::time::sleep(backoff.next_wait()).await;

@@ -232,6 +232,8 @@ pub enum Event {
     Gone,
     /// Time has passed, or something that an earlier failure may have missed is there now.
     Tick,
+    /// A ConfigMap or Secret that the pod refers to has changed: what failed for want of it is tried again at once.
+    Retry,
     /// [`Action::MountVolumes`] is done.
     VolumesMounted,
     /// [`Action::MountVolumes`] failed; the words are an event's.
@@ -476,6 +478,7 @@ impl State {
             Event::Pod(pod) => self.apply_pod(pod),
             Event::Gone => self.gone = true,
             Event::Tick => {}
+            Event::Retry => self.apply_retry(now),
             Event::VolumesMounted if self.volumes == Volumes::Mounting => {
                 self.volumes = Volumes::Mounted;
                 self.retry.reset();
@@ -500,6 +503,19 @@ impl State {
                 }
             }
             event => self.apply_container(event, now, out),
+        }
+    }
+
+    fn apply_retry(&mut self, now: Timestamp) {
+        if let Volumes::Failed(at) = &mut self.volumes {
+            *at = now;
+        }
+        for container in &mut self.containers {
+            let config =
+                container.trouble.as_ref().is_some_and(|(reason, _)| reason == "CreateContainerConfigError");
+            if config && matches!(container.phase, Phase::Waiting(_)) {
+                container.phase = Phase::turn();
+            }
         }
     }
 

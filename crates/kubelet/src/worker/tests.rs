@@ -301,9 +301,12 @@ fn what_fails_on_the_way_is_tried_again() {
         message: "secret \"s\" not found".into(),
         exit: None,
     };
-    assert_eq!(b.on(failed), ["!Failed"]);
+    assert_eq!(b.on(failed.clone()), ["!Failed"]);
     b.now = 6;
     assert_eq!(b.on(Event::Tick), ["pull a"]);
+    b.image(0);
+    assert_eq!(b.on(failed), ["!Failed"]);
+    assert_eq!(b.on(Event::Retry), ["pull a"], "what it refers to has come");
     assert_eq!(b.image(0), ["start a#0"], "no run was used up");
 }
 
