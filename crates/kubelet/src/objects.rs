@@ -3,6 +3,7 @@
 //! Upstream: pkg/kubelet/util/manager/watch_based_manager.go.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct ObjectManager {
 struct Watched {
     cache: SharedCache,
     _task: Task<()>,
+    /// The first look is over.
+    live: Arc<AtomicBool>,
     users: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -125,11 +128,12 @@ impl ObjectManager {
     ) -> Result<Objects, String> {
         let mut out = Objects::default();
         for (kind, name) in names {
-            let cache = self.watch(uid, *kind, namespace, name);
+            let (cache, live) = self.watch(uid, *kind, namespace, name);
             if base::time::timeout(SYNC_MAX, cache.wait_synced()).await.is_err() {
                 let word = kind.word().to_lowercase();
                 return Err(format!("failed to sync {word} cache: timed out waiting for the condition"));
             }
+            live.store(true, Ordering::Release);
             if let Some(stored) = cache.get(namespace, name) {
                 out.put(*kind, namespace, name, stored.doc());
             }
@@ -137,7 +141,13 @@ impl ObjectManager {
         Ok(out)
     }
 
-    fn watch(&self, uid: &str, kind: ObjectKind, namespace: &str, name: &str) -> SharedCache {
+    fn watch(
+        &self,
+        uid: &str,
+        kind: ObjectKind,
+        namespace: &str,
+        name: &str,
+    ) -> (SharedCache, Arc<AtomicBool>) {
         let mut watched = self.watched.lock().expect("nobody panics holding it");
         let key = (kind, namespace.to_owned(), name.to_owned());
         let entry = watched.entry(key).or_insert_with(|| {
@@ -147,19 +157,20 @@ impl ObjectManager {
                 reflector::start(self.client.namespaced(kind.gvr(), namespace), selection, Vec::new());
             let users = Arc::new(Mutex::new(BTreeSet::<String>::new()));
             let (notify, who) = (self.notify.clone(), users.clone());
-            let synced = cache.clone();
+            let live = Arc::new(AtomicBool::new(false));
+            let synced = live.clone();
             cache.subscribe(move |_| {
                 // The first look is what `fetch` waits for.
-                if !synced.is_synced() {
+                if !synced.load(Ordering::Acquire) {
                     return;
                 }
                 let users = who.lock().expect("nobody panics holding it").clone();
                 users.iter().for_each(|uid| notify(uid));
             });
-            Watched { cache, _task: task, users }
+            Watched { cache, _task: task, users, live }
         });
         entry.users.lock().expect("nobody panics holding it").insert(uid.to_owned());
-        entry.cache.clone()
+        (entry.cache.clone(), entry.live.clone())
     }
 
     /// Ends the watches that only this pod used.
