@@ -42,6 +42,80 @@ pub fn is_zero(time: Timestamp) -> bool {
     time.as_second() == -62_135_596_800 && time.subsec_nanosecond() == 0
 }
 
+/// A time by its seconds since 1970 and nanoseconds; nothing outside the years that [`parse`] reads, 0 to 9999.
+pub fn from_unix(seconds: i64, nanos: i32) -> Option<Timestamp> {
+    const YEAR_ZERO: i64 = -62_167_219_200;
+    Timestamp::new(seconds, nanos).ok().filter(|t| t.as_second() >= YEAR_ZERO)
+}
+
+/// A duration in nanoseconds as Go writes it: `1h2m3.5s`, `20ms`, `0s`.
+pub fn format_duration(nanos: i64) -> String {
+    let (sign, n) = (if nanos < 0 { "-" } else { "" }, nanos.unsigned_abs());
+    let part = |of: u64, unit: u64| {
+        let digits = unit.ilog10() as usize;
+        let fraction = format!("{:0digits$}", of % unit);
+        let fraction = if digits == 0 { "" } else { fraction.trim_end_matches('0') };
+        let point = if fraction.is_empty() { "" } else { "." };
+        format!("{}{point}{fraction}", of / unit)
+    };
+    let (hours, minutes) = (n / 3_600_000_000_000, n / 60_000_000_000 % 60);
+    let text = match n {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{n}ns"),
+        1_000..1_000_000 => part(n, 1_000) + "µs",
+        1_000_000..1_000_000_000 => part(n, 1_000_000) + "ms",
+        _ => part(n % 60_000_000_000, 1_000_000_000) + "s",
+    };
+    match (hours, minutes) {
+        (0, 0) => format!("{sign}{text}"),
+        (0, _) => format!("{sign}{minutes}m{text}"),
+        _ => format!("{sign}{hours}h{minutes}m{text}"),
+    }
+}
+
+/// Reads a duration as Go writes it, in nanoseconds.
+pub fn parse_duration(text: &str) -> Option<i64> {
+    const UNITS: [(&str, i128); 8] = [
+        ("ns", 1),
+        ("us", 1_000),
+        ("µs", 1_000),
+        ("μs", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    let (sign, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total = 0i128;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(end);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if number.len() > 30 || whole.len() + fraction.len() == 0 || fraction.contains('.') {
+            return None;
+        }
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, after) = tail.split_at(unit_end);
+        let unit = UNITS.iter().find(|(name, _)| *name == unit)?.1;
+        let part = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<i128>().ok() };
+        let fraction = &fraction[..fraction.len().min(15)];
+        total += part(whole)?.checked_mul(unit)?;
+        total += part(fraction)? * unit / 10i128.pow(fraction.len() as u32);
+        total = Some(total).filter(|t| *t <= 1 << 63)?;
+        rest = after;
+    }
+    i64::try_from(sign * total).ok()
+}
+
 fn civil(time: Timestamp, out: &mut String) -> DateTime {
     let at = time.to_zoned(jiff::tz::TimeZone::UTC).datetime();
     let (year, month, day) = (at.year(), at.month(), at.day());
@@ -191,6 +265,29 @@ mod tests {
         let micro = parse_micro("2024-01-01T00:00:00.123456Z").expect("six digits");
         assert_eq!(format_micro(micro), "2024-01-01T00:00:00.123456Z");
         assert!(is_zero(parse("0001-01-01T00:00:00Z").expect("valid")));
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        for (nanos, text) in [
+            (0, "0s"),
+            (1, "1ns"),
+            (1_500, "1.5µs"),
+            (20_000_000, "20ms"),
+            (3_500_000_000, "3.5s"),
+            (60_000_000_000, "1m0s"),
+            (-3_723_000_000_001, "-1h2m3.000000001s"),
+            (i64::MIN, "-2562047h47m16.854775808s"),
+            (i64::MAX, "2562047h47m16.854775807s"),
+        ] {
+            assert_eq!(format_duration(nanos), text);
+            assert_eq!(parse_duration(text), Some(nanos), "{text}");
+        }
+        assert_eq!((parse_duration("1.5h"), parse_duration("+0")), (Some(5_400_000_000_000), Some(0)));
+        for text in ["", "1", "s", "-", ".s", "1x", "9999999h", "1..s", "1s2"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+        assert_eq!((from_unix(-62_167_219_201, 0), from_unix(i64::MAX, 0)), (None, None));
     }
 
     #[test]

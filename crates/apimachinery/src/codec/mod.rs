@@ -1,4 +1,5 @@
 //! Bytes to documents and back.
 
 pub mod json;
+pub mod protobuf;
 pub mod yaml;
