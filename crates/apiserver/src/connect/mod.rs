@@ -6,11 +6,12 @@ pub mod token;
 
 use std::sync::Arc;
 
-use apimachinery::call::Body;
+use apimachinery::gvk::GroupVersion;
 use apimachinery::{Doc, Reply, Status};
 
 use crate::authentication::service_account::ServiceAccounts;
 use crate::authorization::rbac::Rbac;
+use crate::endpoints::decode::{self, Expected};
 use crate::tokens::Tokens;
 use crate::tunnel::Tunnels;
 use crate::{Connect, Request};
@@ -31,22 +32,11 @@ pub fn connectors(
 
 /// What a client created to ask something, decoded by the rules of its kind.
 fn asked(request: &Request, group: &str, version: &str, kind: &str) -> Result<Doc, Status> {
-    let ty = apimachinery::schema::kind(group, version, kind)
+    let schema = apimachinery::schema::kind(group, version, kind)
         .ok_or_else(|| Status::internal(format!("{kind} is missing in the schema table")))?;
-    match &request.body {
-        Body::Doc { doc, .. } => Ok(Doc::clone(doc)),
-        Body::Empty => Err(Status::bad_request(format!("a {kind} is needed as the request's body"))),
-        Body::Bytes { bytes, .. } => {
-            let parsed = apimachinery::codec::json::parse(bytes.to_vec())
-                .map_err(|err| Status::bad_request(err.to_string()))?;
-            let decoded = apimachinery::schema::decode::decode(&parsed, ty).map_err(|err| {
-                Status::bad_request(format!(
-                    "{kind} in version {version:?} cannot be handled as a {kind}: {err}"
-                ))
-            })?;
-            Ok(decoded.doc)
-        }
-    }
+    let gv = GroupVersion { group: group.to_owned().into(), version: version.to_owned().into() };
+    let expected = Expected { kind, gv: &gv, schema };
+    decode::object(&request.body, &expected, request.options.field_validation, &mut Vec::new())
 }
 
 fn created(doc: Doc) -> Reply {

@@ -11,6 +11,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 
+use super::protobuf;
+use super::request::ACCEPTED;
 use super::upgrade::Pending;
 
 /// The body of every response.
@@ -19,17 +21,42 @@ pub type ReplyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 /// How much of a list leaves at a time, in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Watch events that are ready together leave together, up to this many.
-const EVENTS_TOGETHER_MAX: usize = 64;
+pub(super) const EVENTS_TOGETHER_MAX: usize = 64;
 
 pub(super) fn empty() -> ReplyBody {
     whole(Bytes::new())
 }
 
-fn whole(bytes: Bytes) -> ReplyBody {
+pub(super) fn whole(bytes: Bytes) -> ReplyBody {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-pub(super) fn reply(reply: Reply, pretty: bool, upgrade: Option<Pending>) -> Response<ReplyBody> {
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Form {
+    /// A person reads it.
+    pub(super) pretty: bool,
+    /// Protobuf is wanted.
+    pub(super) protobuf: bool,
+    /// JSON is fine too, where there is no protobuf.
+    pub(super) json: bool,
+}
+
+pub(super) fn reply(reply: Reply, form: Form, upgrade: Option<Pending>) -> Response<ReplyBody> {
+    let pretty = form.pretty && !form.protobuf;
+    let reply = if form.protobuf {
+        match protobuf::reply(reply) {
+            Ok(response) => return response,
+            Err(other) => match *other {
+                Reply::Object { .. } | Reply::Doc { .. } | Reply::List(_) | Reply::Watch(_) if !form.json => {
+                    Reply::Status(Status::not_acceptable(ACCEPTED))
+                }
+                other => other,
+            },
+        }
+    } else {
+        reply
+    };
     match reply {
         Reply::Object { code, object, warnings } if pretty => document(code, &object.doc(), true, &warnings),
         Reply::Object { code, object, warnings } => {
@@ -49,7 +76,12 @@ pub(super) fn reply(reply: Reply, pretty: bool, upgrade: Option<Pending>) -> Res
     }
 }
 
-fn with(code: u16, content_type: &str, body: ReplyBody, warnings: &[String]) -> Response<ReplyBody> {
+pub(super) fn with(
+    code: u16,
+    content_type: &str,
+    body: ReplyBody,
+    warnings: &[String],
+) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut headers = vec![
@@ -87,7 +119,11 @@ fn document(code: u16, doc: &Doc, pretty: bool, warnings: &[String]) -> Response
 }
 
 fn failure(status: &Status, pretty: bool) -> Response<ReplyBody> {
-    let mut response = document(status.code, &status.to_doc(), pretty, &[]);
+    failed(status, document(status.code, &status.to_doc(), pretty, &[]))
+}
+
+/// What a failure says in headers.
+pub(super) fn failed(status: &Status, mut response: Response<ReplyBody>) -> Response<ReplyBody> {
     if status.details.retry_after_seconds > 0 {
         let value = status.details.retry_after_seconds.to_string();
         add_headers(response.headers_mut(), vec![("retry-after".into(), value)]);
@@ -116,17 +152,21 @@ fn without_type_meta(json: &[u8]) -> &[u8] {
     rest
 }
 
-fn list_head(list: &List) -> Vec<u8> {
+pub(super) fn list_metadata(list: &List) -> Doc {
     let mut meta = doc!({ "resourceVersion": list.revision.to_string() });
     if !list.continue_.is_empty() {
         meta.edit().set(k::CONTINUE, &list.continue_);
         meta.edit().set_opt(k::REMAINING_ITEM_COUNT, list.remaining);
     }
+    meta
+}
+
+fn list_head(list: &List) -> Vec<u8> {
     let head = doc!({ "kind": list.kind, "apiVersion": list.api_version });
     let mut out = head.to_json();
     out.pop();
     out.extend_from_slice(b",\"metadata\":");
-    json::write(meta.root(), &mut out);
+    json::write(list_metadata(list).root(), &mut out);
     out.extend_from_slice(b",\"items\":[");
     out
 }
@@ -199,13 +239,17 @@ fn frame(event: &WatchEvent, api_version: &str, kind: &str, out: &mut BytesMut) 
         WatchEvent::Error(status) => push("ERROR", &status.to_doc().to_json()),
         WatchEvent::Rendered { kind, doc } => push(kind, &doc.to_json()),
         WatchEvent::Bookmark { revision, initial } => {
-            let mut bookmark = doc!({ "kind": kind, "apiVersion": api_version, "metadata": { "resourceVersion": revision.to_string() } });
-            if *initial {
-                bookmark.edit().at(k::METADATA).at(k::ANNOTATIONS).set("k8s.io/initial-events-end", "true");
-            }
-            push("BOOKMARK", &bookmark.to_json());
+            push("BOOKMARK", &bookmark(*revision, *initial, api_version, kind).to_json());
         }
     }
+}
+
+pub(super) fn bookmark(revision: u64, initial: bool, api_version: &str, kind: &str) -> Doc {
+    let mut bookmark = doc!({ "kind": kind, "apiVersion": api_version, "metadata": { "resourceVersion": revision.to_string() } });
+    if initial {
+        bookmark.edit().at(k::METADATA).at(k::ANNOTATIONS).set("k8s.io/initial-events-end", "true");
+    }
+    bookmark
 }
 
 fn raw_response(raw: Raw) -> Response<ReplyBody> {

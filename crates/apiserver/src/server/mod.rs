@@ -4,6 +4,7 @@
 //! It knows nothing of kinds, users or storage: what it serves is a function from `Call` to `Reply`.
 
 mod encode;
+mod protobuf;
 pub mod request;
 mod tls;
 mod upgrade;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use apimachinery::call::{Body, BoxFuture, Secret, Who};
+use apimachinery::call::{Body, BoxFuture, Media, Secret, Who};
 use apimachinery::{Call, Reply, Status};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -214,21 +215,23 @@ async fn answer(
 ) -> Result<http::Response<ReplyBody>, Infallible> {
     let (mut parts, body) = request.into_parts();
     let upgrade = upgrade::pending(&mut parts);
-    let pretty = request::wants_pretty(&parts);
+    let mut form = encode::Form { pretty: request::wants_pretty(&parts), ..encode::Form::default() };
     let head = parts.method == http::Method::HEAD;
     let mut call = match request::call(&parts) {
         Ok(call) => call,
-        Err(status) => return Ok(encode::reply(Reply::Status(status), pretty, None)),
+        Err(status) => return Ok(encode::reply(Reply::Status(status), form, None)),
     };
+    form.protobuf = call.accept.media == Media::Protobuf;
+    form.json = !form.protobuf || request::takes_json(&parts, &call.accept);
     call.who = Who::Presented { certificates: peer.certificates.clone(), bearer: bearer(&parts) };
     call.wire.peer = Some(peer.address);
     call.wire.upgrade = upgrade.as_ref().map(upgrade::Pending::asked);
     call.body = match read_body(&parts, body, &shared).await {
         Ok(body) => body,
-        Err(status) => return Ok(encode::reply(Reply::Status(status), pretty, None)),
+        Err(status) => return Ok(encode::reply(Reply::Status(status), form, None)),
     };
     let reply = shared.handler.handle(call).await;
-    let mut response = encode::reply(reply, pretty, upgrade);
+    let mut response = encode::reply(reply, form, upgrade);
     if head {
         *response.body_mut() = encode::empty();
     }

@@ -5,12 +5,15 @@
 use apimachinery::call::{
     Accept, Body, FieldValidation, Media, Options, Rendering, ResourceTarget, Target, Verb, Who, Wire,
 };
+use apimachinery::codec::protobuf;
 use apimachinery::{Call, Gvr, Status};
 use http::request::Parts;
 
 /// Headers that hold credentials, or belong to the connection and not to the request.
 const NOT_PASSED_ON: &[&str] =
     &["authorization", "connection", "upgrade", "host", "content-length", "transfer-encoding"];
+/// The forms of an answer, for those who take none of them.
+pub(super) const ACCEPTED: &str = "application/json, application/json;stream=watch, application/vnd.kubernetes.protobuf, application/vnd.kubernetes.protobuf;stream=watch";
 /// Subresources that any method may address; what happens is theirs to say.
 const CONNECT: &[&str] = &["proxy", "exec", "attach", "portforward", "log"];
 
@@ -223,10 +226,14 @@ fn accept(header: &str) -> Result<Accept, Status> {
     if header.trim().is_empty() {
         return Ok(Accept::default());
     }
-    header
-        .split(',')
-        .find_map(one_form)
-        .ok_or_else(|| Status::not_acceptable("application/json, application/json;stream=watch"))
+    header.split(',').find_map(one_form).ok_or_else(|| Status::not_acceptable(ACCEPTED))
+}
+
+/// Whether a client that is to get `accept` would take the same as JSON.
+pub(super) fn takes_json(parts: &Parts, accept: &Accept) -> bool {
+    let header = parts.headers.get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let forms = header.split(',').filter_map(one_form);
+    forms.into_iter().any(|form| form.media == Media::Json && form.rendering == accept.rendering)
 }
 
 fn one_form(form: &str) -> Option<Accept> {
@@ -235,6 +242,7 @@ fn one_form(form: &str) -> Option<Accept> {
         "application/json" | "*/*" | "application/*" => Media::Json,
         // Terminals and browsers: JSON is what upstream gives them too.
         "text/html" | "text/plain" => Media::Json,
+        protobuf::MEDIA_TYPE => Media::Protobuf,
         _ => return None,
     };
     let (mut rendering, mut version, mut group) = ("", "v1", "");
@@ -249,7 +257,10 @@ fn one_form(form: &str) -> Option<Accept> {
     let version = version.to_owned();
     let rendering = match (rendering, group, version.as_str()) {
         ("", ..) => Rendering::Object,
-        ("Table", "meta.k8s.io", "v1" | "v1beta1") => Rendering::Table { version, include: String::new() },
+        // A table's cells have no form in protobuf.
+        ("Table", "meta.k8s.io", "v1" | "v1beta1") if media == Media::Json => {
+            Rendering::Table { version, include: String::new() }
+        }
         ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => {
             Rendering::Metadata { version }
         }
@@ -322,9 +333,18 @@ mod tests {
     #[test]
     fn the_first_form_that_can_be_made_is_taken() {
         let table = accept(
-            "application/vnd.kubernetes.protobuf,application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
         );
         assert!(matches!(table.expect("one of them").rendering, Rendering::Table { .. }));
+        let request = http::Request::builder()
+            .uri("/api/v1/pods")
+            .header("accept", "application/vnd.kubernetes.protobuf;stream=watch, */*")
+            .body(());
+        let parts = request.expect("a request").into_parts().0;
+        let call = call(&parts).expect("a call");
+        assert_eq!((call.accept.media, takes_json(&parts, &call.accept)), (Media::Protobuf, true));
+        let metadata = Accept { rendering: Rendering::Metadata { version: "v1".into() }, ..call.accept };
+        assert!(!takes_json(&parts, &metadata));
         assert_eq!(accept("application/cbor").expect_err("nobody makes it").code, 406);
     }
 
