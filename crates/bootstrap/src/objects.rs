@@ -1,14 +1,11 @@
 //! The objects that every cluster has: namespaces, roles, priority classes, the DNS Service.
 
 use apimachinery::{Doc, Gvr, Status, doc, k};
+use client::gvr::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, NAMESPACES, ROLE_BINDINGS, ROLES, SERVICES};
 use client::{Client, Error};
 
 use crate::policy;
 
-const NAMESPACES: Gvr = Gvr::new("", "v1", "namespaces");
-const SERVICES: Gvr = Gvr::new("", "v1", "services");
-const CLUSTER_ROLES: Gvr = Gvr::new("rbac.authorization.k8s.io", "v1", "clusterroles");
-const CLUSTER_ROLE_BINDINGS: Gvr = Gvr::new("rbac.authorization.k8s.io", "v1", "clusterrolebindings");
 const PRIORITY_CLASSES: Gvr = Gvr::new("scheduling.k8s.io", "v1", "priorityclasses");
 
 /// The four standard namespaces.
@@ -39,6 +36,9 @@ pub async fn ensure(
     for binding in bindings {
         reconcile(client, CLUSTER_ROLE_BINDINGS, binding, k::SUBJECTS).await?;
     }
+    let [role, binding] = policy::dns_announcer();
+    reconcile(client, ROLES, role, k::RULES).await?;
+    reconcile(client, ROLE_BINDINGS, binding, k::SUBJECTS).await?;
     for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)]
     {
         let class = doc!({ "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": { "name": name },
@@ -77,10 +77,11 @@ async fn create_missing(client: &Client, gvr: Gvr, namespace: &str, object: Doc)
 /// Creates, or adds what a default object has and the stored one lacks: permissions that an administrator
 /// added stay.
 async fn reconcile(client: &Client, gvr: Gvr, wanted: Doc, list: apimachinery::Key) -> Result<(), Error> {
-    let resource = client.namespaced(gvr.clone(), "");
+    let namespace = wanted.get(k::METADATA).get(k::NAMESPACE).str().to_owned();
+    let resource = client.namespaced(gvr.clone(), &namespace);
     let stored = match resource.get(wanted.get(k::METADATA).get(k::NAME).str()).await {
         Ok(stored) => stored,
-        Err(err) if err.is_not_found() => return create_missing(client, gvr, "", wanted).await,
+        Err(err) if err.is_not_found() => return create_missing(client, gvr, &namespace, wanted).await,
         Err(err) => return Err(err),
     };
     let mut object = stored.doc();

@@ -346,15 +346,20 @@ pub fn cluster_role_bindings() -> Vec<Doc> {
         .collect()
 }
 
-/// A role and its binding for a service account of `kube-system`, with rules given as documents.
-pub fn controller_role(service_account: &str, rules: Vec<Doc>) -> [Doc; 2] {
-    let name = format!("system:controller:{service_account}");
-    let mut role = meta("ClusterRole", &name);
-    role.edit().set(k::RULES, rules);
-    let mut binding = meta("ClusterRoleBinding", &name);
-    binding.edit().set(k::ROLE_REF, role_ref(&name));
-    let subject = doc!({ "kind": "ServiceAccount", "name": service_account, "namespace": "kube-system" });
-    binding.edit().set(k::SUBJECTS, vec![subject]);
+/// What the DNS servers may write: their own endpoints, in `kube-system`. A Role and its RoleBinding.
+pub fn dns_announcer() -> [Doc; 2] {
+    let name = "system:kube-dns";
+    let verbs = ["create", "get", "update"];
+    let place = |kind| {
+        let mut object = meta(kind, name);
+        object.edit().at(k::METADATA).set(k::NAMESPACE, "kube-system");
+        object
+    };
+    let (mut role, mut binding) = (place("Role"), place("RoleBinding"));
+    let rule = doc!({ "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": verbs });
+    role.edit().set(k::RULES, vec![rule]);
+    let role_ref = doc!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name });
+    binding.edit().set(k::ROLE_REF, role_ref).set(k::SUBJECTS, vec![subject("User", name)]);
     [role, binding]
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -51,6 +51,8 @@ pub struct Running {
 struct Component {
     name: &'static str,
     child: Child,
+    // Its end is how the component notices that we are gone; waiting for the child would close it if it were left there.
+    _alive: ChildStdin,
     log: std::path::PathBuf,
 }
 
@@ -121,6 +123,7 @@ impl Component {
             .spawn()
             .with_context(|| format!("start the {name} process"))?;
         let out = child.stdout.take().context("its output is piped")?;
+        let alive = child.stdin.take().context("its input is piped")?;
         let (say, said) = mpsc::channel(64);
         base::task::spawn(async move {
             let mut lines = BufReader::new(out).lines();
@@ -133,7 +136,7 @@ impl Component {
             }
         })
         .detach();
-        Ok((Component { name, child, log }, said))
+        Ok((Component { name, child, _alive: alive, log }, said))
     }
 
     async fn wait_ready(&mut self, mut said: mpsc::Receiver<Said>, show: bool) -> anyhow::Result<()> {

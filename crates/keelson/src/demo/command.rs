@@ -30,16 +30,21 @@ pub async fn run(layout: &Layout, cluster: &cli::Cluster) -> anyhow::Result<()> 
     };
     println!("keelson {}: a cluster for this demo\n", apiserver::version::GIT_VERSION);
     let began = base::time::instant();
-    let mut running = up::Running::start(&own, cluster, true).await?;
-    steps::show("cluster", "ready", began.elapsed());
-    println!();
-    let told = match on(&own, cluster) {
-        Ok(cluster) => super::run(cluster).await,
-        Err(err) => Err(err),
+    let started = up::Running::start(&own, cluster, true).await;
+    let (told, ended) = match started {
+        Ok(mut running) => {
+            steps::show("cluster", "ready", began.elapsed());
+            println!();
+            let told = match on(&own, cluster) {
+                Ok(cluster) => super::run(cluster).await,
+                Err(err) => Err(err),
+            };
+            println!("\nTaking the cluster away:\n");
+            (told, running.end().await.context("end the cluster"))
+        }
+        // What has been made so far goes too.
+        Err(err) => (Err(err), Ok(())),
     };
-    println!("\nTaking the cluster away:\n");
-    let ended = running.end().await.context("end the cluster");
-    drop(running);
     let gone = down::take_away(&own, true).await.context("take the cluster away");
     told.and(ended).and(gone)?;
     std::fs::remove_dir_all(&own.data).with_context(|| format!("remove {}", own.data.display()))

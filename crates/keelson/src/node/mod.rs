@@ -29,6 +29,13 @@ pub fn runtime_options() -> Options {
 /// # Errors
 /// Whatever ended it.
 pub async fn run(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
+    base::select! {
+        asked = server::ended() => asked,
+        failed = work(layout, cluster) => failed,
+    }
+}
+
+async fn work(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
     let start = base::time::instant();
     let engine = Embedded::open(layout.runtime(), layout.run.join("runtime"), runtime_options())
         .await
@@ -80,8 +87,16 @@ pub async fn run(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
             let dns = base::task::spawn(dns::run(status::connect(&layout, "dns")?, dns, move || {
                 answering.send(()).unwrap_or(())
             }));
-            applied.wait_for(|n| *n > 0).await.context("the proxy ended")?;
-            answers.await.context("the DNS ended")?;
+            let both = async {
+                applied.wait_for(|n| *n > 0).await.context("the proxy ended")?;
+                answers.await.context("the DNS ended")
+            };
+            let (mut proxy, mut dns) = (proxy, dns);
+            base::select! {
+                failed = &mut proxy => return failed.map(|never| match never {}).context("serve Services"),
+                failed = &mut dns => return failed.context("serve DNS"),
+                ready = both => ready?,
+            }
             steps::step(start, "services", "addresses and names");
             node_ready(&client, &name).await;
             steps::step(start, "node", &format!("{name} is Ready"));
@@ -94,7 +109,6 @@ pub async fn run(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
     });
 
     base::select! {
-        asked = server::ended() => asked,
         () = kubelet => anyhow::bail!("the kubelet ended"),
         () = tunnel => anyhow::bail!("the tunnel to the API server ended"),
         failed = rest => failed,
