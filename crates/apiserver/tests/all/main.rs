@@ -3,5 +3,6 @@
 
 mod behaviour;
 mod harness;
+mod protobuf;
 mod scripts;
 mod stories;
