@@ -22,7 +22,7 @@ pub fn attributes<'a>(call: &'a Call, user: &'a User) -> Attributes<'a> {
             } else {
                 &target.namespace
             },
-            name: &target.name,
+            name: if target.name.is_empty() { selected_name(call) } else { &target.name },
             path: "",
         },
         Target::Path(path) => Attributes {
@@ -37,6 +37,17 @@ pub fn attributes<'a>(call: &'a Call, user: &'a User) -> Attributes<'a> {
             path,
         },
     }
+}
+
+/// The one name that a collection's field selector allows: whoever may read only that object may list and watch
+/// it so. Names have nothing to escape.
+fn selected_name(call: &Call) -> &str {
+    if !matches!(call.verb, Verb::List | Verb::Watch | Verb::DeleteCollection) {
+        return "";
+    }
+    let terms = call.options.field_selector.split(',').map(str::trim);
+    let names = terms.filter_map(|term| Some(term.strip_prefix("metadata.name=")?.trim_start_matches('=')));
+    names.last().filter(|name| !name.contains(['/', '\\', '%', '='])).unwrap_or_default()
 }
 
 /// What connects is authorised by its method, as upstream.
@@ -62,5 +73,31 @@ fn method_verb(method: &str) -> &'static str {
         "HEAD" => "head",
         "OPTIONS" => "options",
         _ => "get",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::Gvr;
+    use apimachinery::call::{Accept, Body, Options, Who, Wire};
+
+    use super::*;
+
+    #[test]
+    fn a_selector_by_name_asks_for_that_name() {
+        let table = [
+            (Verb::Watch, "metadata.name=x", "x"),
+            (Verb::List, "spec.nodeName=n,metadata.name==x", "x"),
+            (Verb::List, "metadata.name!=x", ""),
+            (Verb::List, "", ""),
+            (Verb::Create, "metadata.name=x", ""),
+        ];
+        for (verb, field_selector, expected) in table {
+            let target = Target::resource(Gvr::new("", "v1", "configmaps"), "ns", "", "");
+            let options = Options { field_selector: field_selector.into(), ..Options::default() };
+            let (who, accept, body, wire) = (Who::Anonymous, Accept::default(), Body::Empty, Wire::default());
+            let call = Call { who, verb, target, options, accept, body, wire };
+            assert_eq!(attributes(&call, &User::default()).name, expected, "{verb:?} {field_selector}");
+        }
     }
 }
