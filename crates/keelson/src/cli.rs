@@ -34,6 +34,9 @@ struct At {
     /// Where logs of pods go.
     #[arg(long, global = true, value_name = "DIR", default_value = "/var/log")]
     log_dir: PathBuf,
+    /// The control group above those of all pods; nodes that share a machine need one each.
+    #[arg(long, global = true, value_name = "PATH", default_value = "/keelson")]
+    cgroup_root: String,
 }
 
 #[derive(Subcommand)]
@@ -57,6 +60,12 @@ enum Command {
     },
     /// Show what a cluster does, on the running one or on one of its own.
     Demo(Cluster),
+    /// Write the demo's image, made of this program, as an archive for `image import`.
+    #[command(hide = true)]
+    DemoImage {
+        /// The archive to write.
+        out: PathBuf,
+    },
     /// The control plane (started by `up`).
     #[command(hide = true)]
     Server(Cluster),
@@ -152,6 +161,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         run: cli.at.run_dir,
         kubelet: cli.at.kubelet_dir,
         log: cli.at.log_dir,
+        cgroups: cli.at.cgroup_root,
     };
     let component = matches!(cli.command, Command::Server(_) | Command::Node(_));
     log(component);
@@ -172,6 +182,10 @@ pub fn run() -> anyhow::Result<ExitCode> {
                 Command::Reset { yes } => down::reset(&layout, yes).await,
                 Command::Status => status::status(&layout).await,
                 Command::Image { command } => image::run(&layout, command).await,
+                Command::DemoImage { out } => {
+                    let exe = std::env::current_exe().context("find this program")?;
+                    demo::write_image(&out, &exe, demo::IMAGE)
+                }
                 Command::Demo(cluster) => demo::command::run(&layout, &cluster).await,
                 Command::Server(cluster) => server::run(&layout, &cluster).await,
                 Command::Node(cluster) => node::run(&layout, &cluster).await,

@@ -50,8 +50,10 @@ pub async fn take_away(layout: &Layout, show: bool) -> anyhow::Result<()> {
     let mounts = unmount_below(&[&layout.run, &layout.kubelet, &layout.data]);
     let files = remove_dirs(&[&layout.run, &layout.kubelet.join("pods")]);
     let logs = remove_logs(layout);
+    // What others keep there stays.
+    let kubelet = remove_if_empty(&layout.kubelet);
     tell("files", "mounts, sockets and pods' volumes", begun);
-    pods.map(|_| ()).and(network).and(mounts).and(files).and(logs)
+    pods.map(|_| ()).and(network).and(mounts).and(files).and(logs).and(kubelet)
 }
 
 /// `down`, then the data goes too.
@@ -95,7 +97,7 @@ async fn end(pid: i32) -> anyhow::Result<()> {
 }
 
 async fn pods(layout: &Layout) -> anyhow::Result<usize> {
-    let runtime = Embedded::open(layout.runtime(), layout.run.join("runtime"), node::runtime_options())
+    let runtime = Embedded::open(layout.runtime(), layout.run.join("runtime"), node::runtime_options(layout))
         .await
         .context("open the container engine")?;
     let containers = runtime.list_containers().await?;
@@ -174,10 +176,17 @@ fn remove_logs(layout: &Layout) -> anyhow::Result<()> {
             fs::remove_file(link.path()).with_context(|| format!("remove {}", link.path().display()))?;
         }
     }
-    // Not empty: somebody else's.
-    fs::remove_dir(&containers)
-        .or_else(|err| if err.kind() == std::io::ErrorKind::DirectoryNotEmpty { Ok(()) } else { Err(err) })?;
-    Ok(())
+    remove_if_empty(&containers)
+}
+
+fn remove_if_empty(dir: &Path) -> anyhow::Result<()> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    match fs::remove_dir(dir) {
+        Err(err) if !matches!(err.kind(), DirectoryNotEmpty | NotFound) => {
+            Err(err).with_context(|| format!("remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub struct Layout {
     pub kubelet: PathBuf,
     /// Logs of pods and containers, which collectors expect below `/var/log`.
     pub log: PathBuf,
+    /// The control group above those of all pods.
+    pub cgroups: String,
 }
 
 impl Default for Layout {
@@ -22,6 +24,7 @@ impl Default for Layout {
             run: "/run/keelson".into(),
             kubelet: "/var/lib/kubelet".into(),
             log: "/var/log".into(),
+            cgroups: "/keelson".into(),
         }
     }
 }
@@ -69,11 +72,12 @@ impl Layout {
 
     /// The arguments that give another process the same layout.
     pub fn arguments(&self) -> Vec<std::ffi::OsString> {
-        let pairs: [(&str, &Path); 4] = [
+        let pairs: [(&str, &Path); 5] = [
             ("--data-dir", &self.data),
             ("--run-dir", &self.run),
             ("--kubelet-dir", &self.kubelet),
             ("--log-dir", &self.log),
+            ("--cgroup-root", Path::new(&self.cgroups)),
         ];
         pairs.iter().flat_map(|(flag, path)| [(*flag).into(), path.as_os_str().to_owned()]).collect()
     }

@@ -27,6 +27,7 @@ pub async fn run(layout: &Layout, cluster: &cli::Cluster) -> anyhow::Result<()> 
         run: "/run/keelson-demo".into(),
         kubelet: "/var/lib/keelson-demo/kubelet".into(),
         log: "/var/lib/keelson-demo/log".into(),
+        cgroups: "/keelson-demo".into(),
     };
     println!("keelson {}: a cluster for this demo\n", apiserver::version::GIT_VERSION);
     let began = base::time::instant();

@@ -20,8 +20,8 @@ use crate::layout::Layout;
 use crate::{server, status, steps};
 
 /// The container engine's options: this program is its own shim.
-pub fn runtime_options() -> Options {
-    Options { cgroup_root: "/keelson".to_owned(), ..Options::default() }
+pub fn runtime_options(layout: &Layout) -> Options {
+    Options { cgroup_root: layout.cgroups.clone(), ..Options::default() }
 }
 
 /// Runs until asked to end, or until a part of it fails.
@@ -37,7 +37,7 @@ pub async fn run(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
 
 async fn work(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
     let start = base::time::instant();
-    let engine = Embedded::open(layout.runtime(), layout.run.join("runtime"), runtime_options())
+    let engine = Embedded::open(layout.runtime(), layout.run.join("runtime"), runtime_options(layout))
         .await
         .context("open the container engine")?;
     steps::step(start, "containers", &layout.runtime().display().to_string());
