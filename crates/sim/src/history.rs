@@ -1,0 +1,222 @@
+//! All that the store ever showed, in its order: what the checkers look at, and what two runs of a seed must share.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use base::time::Timestamp;
+use bytes::Bytes;
+use storage::{
+    BoxFuture, Class, Event, EventKind, KeyValue, Op, Range, RangeReply, Result, Store, Txn, TxnReply, Watch,
+};
+
+use crate::checkers::{self, Checker};
+
+/// What became of a key at a revision.
+pub struct Write<'a> {
+    /// At which revision.
+    pub revision: u64,
+    /// Which key.
+    pub key: &'a str,
+    /// Its value; none when it was deleted.
+    pub value: Option<&'a Bytes>,
+    /// When this was seen.
+    pub at: Timestamp,
+}
+
+/// One line of the history: revision, key, and the value's hash (0 for a delete).
+pub type Line = (u64, String, u64);
+
+/// The history of one run.
+#[derive(Default)]
+pub struct History(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    lines: Vec<Line>,
+    seen: u64,
+    live: BTreeMap<String, u64>,
+    promised: BTreeMap<Bytes, Promise>,
+    under_way: BTreeMap<u64, Vec<Op>>,
+    next_txn: u64,
+    checkers: Vec<Box<dyn Checker>>,
+    broken: Vec<String>,
+}
+
+/// What an acknowledged durable write said of a key.
+struct Promise {
+    revision: u64,
+    value: Option<u64>,
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = base::hash::Seeded::default().build_hasher();
+    hasher.write(bytes);
+    hasher.finish().max(1)
+}
+
+impl History {
+    /// A history that all checkers look at.
+    pub fn new() -> Arc<History> {
+        let state = State { checkers: checkers::all(), ..State::default() };
+        Arc::new(History(Mutex::new(state)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nobody panics holding it")
+    }
+
+    /// What the checkers found, with when.
+    pub fn broken(&self) -> Vec<String> {
+        self.lock().broken.clone()
+    }
+
+    /// A checker outside of the store's history found something.
+    pub fn accuse(&self, what: String) {
+        self.lock().accuse(what);
+    }
+
+    /// All lines so far.
+    pub fn lines(&self) -> Vec<Line> {
+        self.lock().lines.clone()
+    }
+
+    /// A server has opened the store: what was promised must be there. Gives the revision to watch from.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn begin(&self, store: &dyn Store) -> Result<u64> {
+        let all = store.range(Range::prefix(Bytes::new())).await?;
+        let mut state = self.lock();
+        state.check_promises(&all.kvs);
+        let now: BTreeMap<String, &KeyValue> = all.kvs.iter().map(|kv| (text(&kv.key), kv)).collect();
+        // What nobody was told of may have gone with the crash, or have come just before it.
+        let gone: Vec<String> = state.live.keys().filter(|key| !now.contains_key(*key)).cloned().collect();
+        for key in gone {
+            state.write(all.revision, key, None);
+        }
+        for (key, kv) in now {
+            if state.live.get(&key) != Some(&kv.mod_revision) {
+                state.write(kv.mod_revision, key, Some(&kv.value));
+            }
+        }
+        state.seen = all.revision;
+        Ok(all.revision + 1)
+    }
+
+    /// Follows a server's store until dropped.
+    pub async fn follow(self: Arc<Self>, mut watch: Watch) {
+        while let Ok(batch) = watch.next().await {
+            let mut state = self.lock();
+            for Event { kind, kv, .. } in batch.events {
+                if kv.mod_revision > state.seen {
+                    let value = (kind == EventKind::Put).then_some(&kv.value);
+                    state.write(kv.mod_revision, text(&kv.key), value);
+                }
+            }
+            state.seen = state.seen.max(batch.revision);
+        }
+    }
+}
+
+fn text(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}
+
+impl State {
+    fn accuse(&mut self, what: String) {
+        self.broken.push(format!("{}: {what}", base::time::now()));
+    }
+
+    fn write(&mut self, revision: u64, key: String, value: Option<&Bytes>) {
+        self.lines.push((revision, key.clone(), value.map_or(0, |v| hash(v))));
+        match value {
+            Some(_) => self.live.insert(key.clone(), revision),
+            None => self.live.remove(&key),
+        };
+        let write = Write { revision, key: &key, value, at: base::time::now() };
+        let mut found = Vec::new();
+        for checker in &mut self.checkers {
+            let name = checker.name();
+            found.extend(checker.wrote(&write).into_iter().map(|what| format!("{name}: {what}")));
+        }
+        found.into_iter().for_each(|what| self.accuse(what));
+    }
+
+    fn check_promises(&mut self, now: &[KeyValue]) {
+        let now: BTreeMap<&Bytes, &KeyValue> = now.iter().map(|kv| (&kv.key, kv)).collect();
+        let mut found = Vec::new();
+        let unsettled: Vec<&Op> = self.under_way.values().flatten().collect();
+        for (key, promise) in &self.promised {
+            let kept = match now.get(key) {
+                Some(kv) if kv.mod_revision == promise.revision => promise.value == Some(hash(&kv.value)),
+                Some(kv) => kv.mod_revision > promise.revision,
+                None => {
+                    promise.value.is_none()
+                        || unsettled.iter().any(|op| matches!(op, Op::Delete { key: k } if k == key))
+                }
+            };
+            if !kept {
+                found.push(format!("lost: {} as acknowledged at revision {}", text(key), promise.revision));
+            }
+        }
+        self.promised.retain(|key, _| now.contains_key(key));
+        self.under_way.clear();
+        found.into_iter().for_each(|what| self.accuse(what));
+    }
+
+    fn acknowledged(&mut self, id: u64, class: Class, reply: &TxnReply) {
+        let ops = self.under_way.remove(&id).unwrap_or_default();
+        let TxnReply::Done { revision, .. } = reply else { return };
+        for op in ops {
+            let (key, value) = match op {
+                // What expires, and what may be lost with the last second, promises nothing.
+                Op::Put { key, value, ttl: None } if class == Class::Durable => (key, Some(hash(&value))),
+                Op::Put { .. } => continue,
+                Op::Delete { key } => (key, None),
+            };
+            let newer = self.promised.get(&key).is_some_and(|p| p.revision > *revision);
+            if !newer {
+                self.promised.insert(key, Promise { revision: *revision, value });
+            }
+        }
+    }
+}
+
+/// A store that notes what it acknowledges.
+pub struct Witness {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Where it is noted.
+    pub history: Arc<History>,
+}
+
+impl Store for Witness {
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnReply>> {
+        Box::pin(async move {
+            let class = txn.class;
+            let id = {
+                let mut state = self.history.lock();
+                state.next_txn += 1;
+                let id = state.next_txn;
+                state.under_way.insert(id, txn.then.clone());
+                id
+            };
+            let reply = self.store.txn(txn).await?;
+            self.history.lock().acknowledged(id, class, &reply);
+            Ok(reply)
+        })
+    }
+    fn range(&self, range: Range) -> BoxFuture<'_, Result<RangeReply>> {
+        self.store.range(range)
+    }
+    fn watch(&self, prefix: Bytes, from_revision: u64) -> BoxFuture<'_, Result<Watch>> {
+        self.store.watch(prefix, from_revision)
+    }
+    fn revision(&self) -> BoxFuture<'_, Result<u64>> {
+        self.store.revision()
+    }
+    fn compact(&self, revision: u64) -> BoxFuture<'_, Result<()>> {
+        self.store.compact(revision)
+    }
+}

@@ -1,0 +1,104 @@
+//! One life of the server's process: store, API, the cluster's own objects.
+
+use std::sync::Arc;
+
+use apimachinery::Gvr;
+use apimachinery::call::{Transport, User};
+use apiserver::authentication::service_account::ServiceAccounts;
+use apiserver::authorization::node::Node;
+use apiserver::authorization::rbac::Rbac;
+use apiserver::filters::flow::Flow;
+use apiserver::registry::allocate::Pools;
+use apiserver::tokens::Tokens;
+use apiserver::tunnel::Tunnels;
+use apiserver::{Api, Cacher, Kinds, Lister, LocalTransport};
+use base::task::Task;
+use bytes::Bytes;
+use client::Client;
+use controllers::Settings;
+use controllers::manager::Named;
+use storage::sim::SimDisk;
+use storage::{Engine, Options, Store};
+
+use crate::history::{History, Witness};
+
+/// A key for service-account tokens that guards nothing.
+const TOKEN_KEY: &str = "-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgcvVXHKDQ7T/fjdrR
+JVZof0mj1jG2Q53QvMXTiAU1Y0KhRANCAAQZF5xjR+FE5HwI32Hw5Jng/t7LWlaP
+KQedyMoBRNNdxu91gKxAXCNeYKk3e1gjfTUoHOMiy8cBRepH7uZuvRf1
+-----END PRIVATE KEY-----
+";
+
+/// A server that answers; it dies with this.
+pub struct Server {
+    /// The way to it.
+    pub api: LocalTransport,
+    // Never read: they live as long as this.
+    _follow: Task<()>,
+}
+
+/// All kinds that controllers look after.
+pub fn kinds() -> Vec<Named> {
+    let all = api::kinds();
+    let stored = all.iter().filter(|kind| kind.class != api::Class::Virtual);
+    let named = stored.map(|kind| {
+        let gv = &kind.storage_version().gv;
+        let gvr = Gvr {
+            group: gv.group.clone(),
+            version: gv.version.clone(),
+            resource: kind.storage.resource.clone(),
+        };
+        Named { gvr, kind: kind.kind.to_string(), namespaced: kind.is_namespaced() }
+    });
+    named.collect()
+}
+
+/// What the controllers are told.
+pub fn settings() -> Settings {
+    Settings {
+        root_ca: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(),
+        cluster_cidrs: vec!["10.244.0.0/16".into()],
+        api_addresses: vec![[192, 0, 2, 100].into()],
+        api_port: 6443,
+        service_ips: vec![[10, 96, 0, 1].into()],
+        kinds: kinds(),
+    }
+}
+
+/// Opens the store on `disk` as it is and serves it.
+///
+/// # Errors
+/// What kept it from coming up, in words.
+pub async fn start(disk: SimDisk, history: Arc<History>) -> anyhow::Result<Server> {
+    let options = Options { segment_bytes: 512 << 10, ..Options::default() };
+    let engine: Arc<dyn Store> = Arc::new(Engine::open(Arc::new(disk), options).await?);
+    let from = history.begin(&*engine).await?;
+    let watch = engine.watch(Bytes::new(), from).await?;
+    let follow = base::task::spawn(history.clone().follow(watch));
+    let store: Arc<dyn Store> = Arc::new(Witness { store: engine, history });
+    let all = api::kinds();
+    let cacher = Arc::new(Cacher::start(store.clone(), &all).await?);
+    let lister: Arc<dyn Lister> = cacher.clone();
+    let tokens = Arc::new(Tokens::new(TOKEN_KEY, "https://kubernetes.default.svc.cluster.local")?);
+    let accounts = Arc::new(ServiceAccounts::new(tokens.clone(), lister.clone()));
+    let rbac = Arc::new(Rbac::new(lister.clone()));
+    let api = LocalTransport::new(Arc::new(Api {
+        kinds: Kinds::new(all),
+        store,
+        cacher,
+        authentication: Vec::new(),
+        authorization: vec![Box::new(Node::new(lister)), Box::new(rbac.clone())],
+        admission: apiserver::admission::plugins(),
+        audit: Vec::new(),
+        flow: Flow::default(),
+        paths: Vec::new(),
+        connect: apiserver::connect::connectors(tokens, accounts, rbac, Tunnels::default()),
+        pools: Pools::default(),
+    }));
+    let transport: Arc<dyn Transport> = Arc::new(api.clone());
+    let own = Client::component(transport, User::new("system:apiserver", &["system:masters"]));
+    let roles = controllers::roles(controllers::ALL, &kinds());
+    bootstrap::objects::ensure(&own, roles, None).await?;
+    Ok(Server { api, _follow: follow })
+}
