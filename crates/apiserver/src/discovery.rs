@@ -81,7 +81,7 @@ pub(crate) fn groups(table: &Table) -> Vec<(String, Vec<String>)> {
         }
     }
     for (_, versions) in &mut out {
-        versions.sort_by(|a, b| rank(b).cmp(&rank(a)));
+        versions.sort_by_key(|v| std::cmp::Reverse(rank(v)));
     }
     // The oldest groups are offered last, so that nobody prefers them.
     out.sort_by_key(|(group, _)| group == "extensions");
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn newer_and_more_stable_versions_come_first() {
         let mut versions = ["v1alpha1", "v1", "v1beta2", "v2", "v1beta1"];
-        versions.sort_by(|a, b| rank(b).cmp(&rank(a)));
+        versions.sort_by_key(|v| std::cmp::Reverse(rank(v)));
         assert_eq!(versions, ["v2", "v1", "v1beta2", "v1beta1", "v1alpha1"]);
     }
 }

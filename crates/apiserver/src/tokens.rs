@@ -78,7 +78,8 @@ pub struct Bound {
 
 impl Bound {
     fn read(at: Ref<'_>) -> Option<Bound> {
-        at.exists().then(|| Bound { name: at.get("name").str().to_owned(), uid: at.get("uid").str().to_owned() })
+        at.exists()
+            .then(|| Bound { name: at.get("name").str().to_owned(), uid: at.get("uid").str().to_owned() })
     }
 
     fn write(&self) -> Doc {
@@ -103,8 +104,9 @@ impl Tokens {
     /// [`TokenError::Key`] when it is something else.
     pub fn new(key_pem: &str, issuer: &str) -> Result<Tokens, TokenError> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| TokenError::Key)?;
-        let key = EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der())
-            .map_err(|_| TokenError::Key)?;
+        let key =
+            EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der())
+                .map_err(|_| TokenError::Key)?;
         let key_id = URL_SAFE_NO_PAD.encode(Sha256::digest(key.public_key().as_ref()));
         Ok(Tokens { key, key_id, issuer: issuer.to_owned(), audiences: vec![issuer.to_owned()] })
     }
@@ -126,7 +128,8 @@ impl Tokens {
             "jti": claims.id, "nbf": claims.issued,
             "sub": format!("system:serviceaccount:{}:{}", claims.namespace, claims.account.name) });
         body.edit().set("kubernetes.io", bound);
-        let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(head.to_json()), URL_SAFE_NO_PAD.encode(body.to_json()));
+        let text =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(head.to_json()), URL_SAFE_NO_PAD.encode(body.to_json()));
         let signed = self.key.sign(&SystemRandom::new(), text.as_bytes()).map_err(|_| TokenError::Sign)?;
         Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signed.as_ref())))
     }

@@ -63,7 +63,11 @@ impl Tunnels {
     ///
     /// # Errors
     /// [`TunnelError`] when there is no tunnel or it breaks.
-    pub async fn request(&self, node: &str, request: http::Request<Full<Bytes>>) -> Result<http::Response<Incoming>, TunnelError> {
+    pub async fn request(
+        &self,
+        node: &str,
+        request: http::Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, TunnelError> {
         let sender = self.open.lock().expect("nobody panics holding it").get(node).cloned();
         let mut sender = sender.ok_or_else(|| TunnelError::NotConnected(node.to_owned()))?;
         let failed = |source| TunnelError::Request { node: node.to_owned(), source };

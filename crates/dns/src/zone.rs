@@ -44,6 +44,9 @@ pub struct Service {
     pub publish_not_ready: bool,
 }
 
+/// A Service's slices by name, with their endpoints and whether each is ready.
+type Slices = BTreeMap<String, Vec<(Endpoint, bool)>>;
+
 /// The cluster's names.
 pub struct Zone {
     /// The cluster's domain in lower case, without a dot at the end: `cluster.local`.
@@ -52,7 +55,7 @@ pub struct Zone {
     pub serial: u32,
     services: BTreeMap<(String, String), Service>,
     // Endpoints by Service, then by slice, since slices come and go one by one.
-    slices: BTreeMap<(String, String), BTreeMap<String, Vec<(Endpoint, bool)>>>,
+    slices: BTreeMap<(String, String), Slices>,
     reverse: Map<IpAddr, (String, String)>,
 }
 
