@@ -60,18 +60,18 @@ impl Reader {
         if depth > json::DEPTH_MAX {
             return Err(ProtoError::TooDeep);
         }
-        let members: Vec<Field> = ty.members().collect();
+        let members: Vec<(u32, Field)> = ty.members().map(|m| (u32::from(m.proto()), m)).collect();
         let mut found: Vec<(usize, Wire<'_>)> = Vec::new();
         scan(parts, |number, value| {
             // Members without a number are not in protobuf, and no field has number 0.
-            let member = members.iter().position(|m| u32::from(m.proto()) == number);
+            let member = members.iter().position(|(proto, _)| *proto == number);
             found.extend(member.map(|m| (m, value)));
             Ok(())
         })?;
         // Stable: a list's items keep their order, and the last of a scalar's values counts.
         found.sort_by_key(|(member, _)| *member);
         for same in found.chunk_by(|a, b| a.0 == b.0) {
-            let member = members[same[0].0];
+            let member = members[same[0].0].1;
             let values: Vec<Wire<'_>> = same.iter().map(|(_, value)| *value).collect();
             match member.ty().struct_type().filter(|_| member.inline()) {
                 Some(inner) => self.message(node, &parts_of(&values, inner.short_name())?, inner, depth)?,
