@@ -46,7 +46,8 @@ fn selected_name(call: &Call) -> &str {
         return "";
     }
     let terms = call.options.field_selector.split(',').map(str::trim);
-    let mut names = terms.filter_map(|term| Some(term.strip_prefix("metadata.name=")?.trim_start_matches('=')));
+    let mut names =
+        terms.filter_map(|term| Some(term.strip_prefix("metadata.name=")?.trim_start_matches('=')));
     names.next_back().filter(|name| !name.contains(['/', '\\', '%', '='])).unwrap_or_default()
 }
 
