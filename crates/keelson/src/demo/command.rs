@@ -29,6 +29,8 @@ pub async fn run(layout: &Layout, cluster: &cli::Cluster) -> anyhow::Result<()> 
         log: "/var/lib/keelson-demo/log".into(),
         cgroups: "/keelson-demo".into(),
     };
+    refuse_beside(layout)?;
+    clear(&own).await.context("take away what an earlier demo has left")?;
     println!("keelson {}: a cluster for this demo\n", apiserver::version::GIT_VERSION);
     let began = base::time::instant();
     let started = up::Running::start(&own, cluster, true).await;
@@ -47,7 +49,37 @@ pub async fn run(layout: &Layout, cluster: &cli::Cluster) -> anyhow::Result<()> 
         Err(err) => (Err(err), Ok(())),
     };
     let gone = down::take_away(&own, true).await.context("take the cluster away");
-    told.and(ended).and(gone)?;
+    told.and(ended)
+        .and(gone)
+        .with_context(|| format!("with its own cluster (logs in {})", own.log.display()))?;
+    std::fs::remove_dir_all(&own.data).with_context(|| format!("remove {}", own.data.display()))
+}
+
+/// Two clusters on one machine would have the same interfaces and rules, and pods go on without their `up`.
+fn refuse_beside(layout: &Layout) -> anyhow::Result<()> {
+    let mut left = match std::fs::read_dir(layout.run.join("runtime")) {
+        Ok(entries) => entries,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(err) => return Err(err).context("look for pods of this machine's cluster"),
+    };
+    if left.next().is_some() {
+        bail!(
+            "pods of this machine's cluster still run: start it again (`keelson up`) and the demo uses it, \
+             or end them (`keelson down`)"
+        );
+    }
+    Ok(())
+}
+
+/// A demo that was killed could not clean up.
+async fn clear(own: &Layout) -> anyhow::Result<()> {
+    if let Some(pid) = up::running(own)? {
+        bail!("another demo runs already (process {pid})");
+    }
+    if !own.data.exists() {
+        return Ok(());
+    }
+    down::take_away(own, false).await?;
     std::fs::remove_dir_all(&own.data).with_context(|| format!("remove {}", own.data.display()))
 }
 
