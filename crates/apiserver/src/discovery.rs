@@ -119,7 +119,7 @@ fn resources(table: &Table, group: &str, version: &str) -> Reply {
     let mut all: BTreeMap<String, Doc> = BTreeMap::new();
     for kind in served(table, &gv) {
         let name = &kind.storage.resource;
-        all.insert(name.to_string(), resource(kind));
+        all.insert(name.to_string(), resource(kind, &gv));
         for sub in &kind.subresources {
             all.insert(format!("{name}/{}", sub.name), subresource(kind, sub));
         }
@@ -146,16 +146,21 @@ fn texts<'n>(names: &'n [std::borrow::Cow<'static, str>]) -> Vec<&'n str> {
     names.iter().map(AsRef::as_ref).collect()
 }
 
-fn resource(kind: &Kind) -> Doc {
+fn resource(kind: &Kind, gv: &GroupVersion) -> Doc {
     let mut out = doc!({ "name": kind.storage.resource, "singularName": kind.singular,
         "namespaced": kind.scope == Scope::Namespaced, "kind": kind.kind, "verbs": verbs(kind.verbs) });
-    if !kind.short.is_empty() {
+    if has_short_names(kind, gv) {
         out.edit().set("shortNames", texts(&kind.short));
     }
     if !kind.categories.is_empty() {
         out.edit().set("categories", texts(&kind.categories));
     }
     out
+}
+
+/// Short names stand for the kind's own group only: old groups that serve it too would make them ambiguous.
+fn has_short_names(kind: &Kind, gv: &GroupVersion) -> bool {
+    !kind.short.is_empty() && gv.group == kind.storage.group
 }
 
 fn subresource(kind: &Kind, sub: &Sub) -> Doc {
@@ -213,7 +218,7 @@ fn aggregated_resource(kind: &Kind, gv: &GroupVersion) -> Doc {
     let scope = if kind.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" };
     let mut out = doc!({ "resource": kind.storage.resource, "scope": scope, "singularResource": kind.singular, "verbs": verbs(kind.verbs) });
     out.edit().set("responseKind", response(gv, &kind.kind));
-    if !kind.short.is_empty() {
+    if has_short_names(kind, gv) {
         out.edit().set("shortNames", texts(&kind.short));
     }
     if !kind.categories.is_empty() {

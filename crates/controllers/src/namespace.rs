@@ -125,7 +125,11 @@ async fn empty_of(ctx: &Ctx, namespace: &str, kind: &Named, left: &mut Left) -> 
 }
 
 /// Upstream: namespace_conditions.go.
-fn status(namespace: Ref<'_>, left: &Left, now: Timestamp) -> Doc {
+/// A condition's status, reason and message.
+type Condition = (&'static str, String, String);
+
+/// What the conditions say of what is left: type, and status, reason and message.
+fn conditions(left: &Left) -> [(&'static str, Condition); 5] {
     let resources: Vec<String> =
         left.kinds.iter().map(|(n, c)| format!("{n} has {c} resource instances")).collect();
     let finalizers: Vec<String> =
@@ -134,7 +138,7 @@ fn status(namespace: Ref<'_>, left: &Left, now: Timestamp) -> Doc {
     let removed = ("ContentRemoved", "All content successfully removed");
     let finalized = ("ContentHasNoFinalizers", "All content-preserving finalizers finished");
     let no = |ok: (&str, &str)| ("False", ok.0.to_owned(), ok.1.to_owned());
-    let conditions = [
+    [
         (
             "NamespaceDeletionDiscoveryFailure",
             no(("ResourcesDiscovered", "All resources successfully discovered")),
@@ -179,10 +183,13 @@ fn status(namespace: Ref<'_>, left: &Left, now: Timestamp) -> Doc {
                 ),
             },
         ),
-    ];
+    ]
+}
+
+fn status(namespace: Ref<'_>, left: &Left, now: Timestamp) -> Doc {
     let mut out = namespace.get(k::STATUS).to_doc();
     out.edit().set(k::PHASE, "Terminating");
-    for (kind, (value, reason, message)) in conditions {
+    for (kind, (value, reason, message)) in conditions(left) {
         let before = objects::condition(namespace, kind);
         let same = before.is_some_and(|c| {
             c.get(k::STATUS).str() == value

@@ -62,49 +62,9 @@ async fn work(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
     let rest = base::task::spawn({
         let (layout, cluster) = (layout.clone(), cluster.clone());
         async move {
-            let ready = network_ready
-                .wait_for(Option::is_some)
-                .await
-                .context("the kubelet ended")?
-                .clone()
-                .unwrap_or_default();
-            steps::step(
-                start,
-                "pod network",
-                &ready.pod_cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-            );
-            let proxy = services(&layout, &cluster, &ready)?;
-            let mut applied = proxy.applied();
-            let proxy = base::task::spawn(proxy.run());
-            let dns = dns::Config {
-                domain: cluster.cluster_domain.clone(),
-                addresses: ready.gateways,
-                node: cluster.node(),
-                resolv_conf: "/etc/resolv.conf".into(),
-            };
-            let (answering, answers) = tokio::sync::oneshot::channel();
-            // Nobody waits any more: the process is ending.
-            let dns = base::task::spawn(dns::run(status::connect(&layout, "dns")?, dns, move || {
-                answering.send(()).unwrap_or(())
-            }));
-            let both = async {
-                applied.wait_for(|n| *n > 0).await.context("the proxy ended")?;
-                answers.await.context("the DNS ended")
-            };
-            let (mut proxy, mut dns) = (proxy, dns);
-            base::select! {
-                failed = &mut proxy => return failed.map(|never| match never {}).context("serve Services"),
-                failed = &mut dns => return failed.context("serve DNS"),
-                ready = both => ready?,
-            }
-            steps::step(start, "services", "addresses and names");
-            node_ready(&client, &name).await;
-            steps::step(start, "node", &format!("{name} is Ready"));
-            steps::ready();
-            base::select! {
-                failed = proxy => failed.map(|never| match never {}).context("serve Services"),
-                failed = dns => failed.context("serve DNS"),
-            }
+            let ready = network_ready.wait_for(Option::is_some).await.context("the kubelet ended")?.clone();
+            let ready = ready.context("waited for")?;
+            serve(&layout, &cluster, ready, &client, start).await
         }
     });
 
@@ -112,6 +72,51 @@ async fn work(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
         () = kubelet => anyhow::bail!("the kubelet ended"),
         () = tunnel => anyhow::bail!("the tunnel to the API server ended"),
         failed = rest => failed,
+    }
+}
+
+/// What pods need besides containers, once the node has its ranges: Services and names. Says when all is ready.
+async fn serve(
+    layout: &Layout,
+    cluster: &Cluster,
+    network: network::Ready,
+    client: &Client,
+    start: base::time::Instant,
+) -> anyhow::Result<()> {
+    let ranges: Vec<String> = network.pod_cidrs.iter().map(ToString::to_string).collect();
+    steps::step(start, "pod network", &ranges.join(", "));
+    let proxy = services(layout, cluster, &network)?;
+    let mut applied = proxy.applied();
+    let mut proxy = base::task::spawn(proxy.run());
+    let dns = dns::Config {
+        domain: cluster.cluster_domain.clone(),
+        addresses: network.gateways,
+        node: cluster.node(),
+        resolv_conf: "/etc/resolv.conf".into(),
+    };
+    let (answering, answers) = tokio::sync::oneshot::channel();
+    let dns = dns::run(status::connect(layout, "dns")?, dns, move || {
+        // Nobody waits any more: the process is ending.
+        answering.send(()).unwrap_or(())
+    });
+    let mut dns = base::task::spawn(dns);
+    let ready = async {
+        applied.wait_for(|n| *n > 0).await.context("the proxy ended")?;
+        answers.await.context("the DNS ended")?;
+        steps::step(start, "services", "addresses and names");
+        node_ready(client, &cluster.node()).await;
+        steps::step(start, "node", &format!("{} is Ready", cluster.node()));
+        steps::ready();
+        anyhow::Ok(())
+    };
+    base::select! {
+        failed = &mut proxy => return failed.map(|never| match never {}).context("serve Services"),
+        failed = &mut dns => return failed.context("serve DNS"),
+        ready = ready => ready?,
+    }
+    base::select! {
+        failed = proxy => failed.map(|never| match never {}).context("serve Services"),
+        failed = dns => failed.context("serve DNS"),
     }
 }
 

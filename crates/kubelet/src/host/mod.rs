@@ -1,8 +1,7 @@
-//! The real doors: files, machine, probes and network of a Linux host.
+//! The real doors: files, machine and probes of a Linux host; the pod network is the caller's.
 
 mod files;
 mod machine;
-mod network;
 mod prober;
 
 use std::sync::Arc;
@@ -13,7 +12,6 @@ use crate::doors::{Doors, PodNetwork};
 
 pub use files::HostFiles;
 pub use machine::HostMachine;
-pub use network::HostPodNetwork;
 pub use prober::HostProber;
 
 /// The doors of this host.
