@@ -2,8 +2,9 @@
 //! is found here. Upstream: pkg/controller/resourcequota.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use apimachinery::call::BoxFuture;
+use apimachinery::call::{BoxFuture, Options, Stored};
 use apimachinery::quota_usage::{self, Usage};
 use apimachinery::schema::views::core_v1::ResourceQuota;
 use apimachinery::{Doc, Gvr, Ref, k};
@@ -49,12 +50,22 @@ async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
     }
     let Some(stored) = ctx.cache(&RESOURCE_QUOTAS).get_key(key) else { return Ok(Action::Done) };
     let quota = stored.doc();
+    let counted =
+        || ctx.settings.kinds.iter().filter(|kind| kind.namespaced && is_counted(&quota, &kind.gvr));
     let mut used = Usage::new();
-    let now = base::time::now();
-    for kind in ctx.settings.kinds.iter().filter(|kind| kind.namespaced && is_counted(&quota, &kind.gvr)) {
-        let objects: Vec<Doc> =
-            ctx.cache(&kind.gvr).list_namespace(&key.namespace).iter().map(|s| s.doc()).collect();
-        quota_usage::add_all(&mut used, &usage(quota.root(), &kind.gvr, objects.iter().map(Doc::root), now));
+    for kind in counted() {
+        add(&mut used, &quota, &kind.gvr, &ctx.cache(&kind.gvr).list_namespace(&key.namespace));
+    }
+    if status(quota.root(), &used).root().same(quota.get(k::STATUS)) {
+        return Ok(Action::Done);
+    }
+    // Admission charges a quota in the transaction that makes the object, but the cache of the one may show it before the
+    // cache of the other: what is written is counted from lists no older than the quota.
+    let mut used = Usage::new();
+    for kind in counted() {
+        let not_older = Options { resource_version: Some(stored.revision.to_string()), ..Options::default() };
+        let list = objects::resource(&ctx.client, &kind.gvr, &key.namespace).list(not_older).await?;
+        add(&mut used, &quota, &kind.gvr, &list.items);
     }
     let status = status(quota.root(), &used);
     if status.root().same(quota.get(k::STATUS)) {
@@ -67,6 +78,12 @@ async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
     let written = quotas.update_status(new).await?;
     ctx.wrote(key, &RESOURCE_QUOTAS, &written);
     Ok(Action::Done)
+}
+
+/// Adds what these objects of one kind use.
+fn add(used: &mut Usage, quota: &Doc, gvr: &Gvr, objects: &[Arc<Stored>]) {
+    let docs: Vec<Doc> = objects.iter().map(|s| s.doc()).collect();
+    quota_usage::add_all(used, &usage(quota.root(), gvr, docs.iter().map(Doc::root), base::time::now()));
 }
 
 fn is_counted(quota: &Doc, gvr: &Gvr) -> bool {
