@@ -152,10 +152,15 @@ fn resource(kind: &Kind, gv: &GroupVersion) -> Doc {
     if has_short_names(kind, gv) {
         out.edit().set("shortNames", texts(&kind.short));
     }
-    if !kind.categories.is_empty() {
+    if has_categories(kind, gv) {
         out.edit().set("categories", texts(&kind.categories));
     }
     out
+}
+
+/// So that `kubectl get all` shows each object once.
+fn has_categories(kind: &Kind, gv: &GroupVersion) -> bool {
+    !kind.categories.is_empty() && gv.group == kind.storage.group
 }
 
 /// Short names stand for the kind's own group only: old groups that serve it too would make them ambiguous.
@@ -221,7 +226,7 @@ fn aggregated_resource(kind: &Kind, gv: &GroupVersion) -> Doc {
     if has_short_names(kind, gv) {
         out.edit().set("shortNames", texts(&kind.short));
     }
-    if !kind.categories.is_empty() {
+    if has_categories(kind, gv) {
         out.edit().set("categories", texts(&kind.categories));
     }
     for sub in &kind.subresources {
