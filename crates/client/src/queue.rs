@@ -92,14 +92,21 @@ impl<K: Ord + Clone> WorkQueue<K> {
         self.shared.changed.notify_one();
     }
 
-    /// Adds `key` after a wait that doubles with each failure since [`WorkQueue::forget`].
+    /// Adds `key` after a wait that doubles with each failure since [`WorkQueue::forget`]. A failure while an
+    /// earlier retry is still to come does not count: many changes of what a key reads must not make it wait long.
+    /// (Upstream counts it.)
     pub fn add_rate_limited(&self, key: K) {
         let wait = {
             let mut state = self.lock();
-            let failures = state.failures.entry(key.clone()).or_insert(0);
-            let wait = FIRST_WAIT.saturating_mul(1u32.checked_shl(*failures).unwrap_or(u32::MAX));
-            *failures = (*failures + 1).min(31);
-            wait.min(LONGEST_WAIT)
+            let failed = state.failures.get(&key).copied().unwrap_or(0);
+            let wait =
+                FIRST_WAIT.saturating_mul(1u32.checked_shl(failed).unwrap_or(u32::MAX)).min(LONGEST_WAIT);
+            let next = base::time::instant() + wait;
+            if failed > 0 && state.delayed_at.get(&key).is_some_and(|(at, _)| *at <= next) {
+                return;
+            }
+            state.failures.insert(key.clone(), (failed + 1).min(31));
+            wait
         };
         self.add_after(key, wait);
     }
@@ -247,6 +254,23 @@ mod tests {
             }
             assert_eq!(waits[..4], [5, 10, 20, 40]);
             assert_eq!((waits[18], waits[19]), (1_000_000, 5));
+        });
+    }
+
+    #[test]
+    fn failures_between_retries_do_not_lengthen_the_wait() {
+        base::sim::run(1, async {
+            let queue = WorkQueue::new();
+            let start = base::time::instant();
+            queue.add_rate_limited("k");
+            for _ in 0..10 {
+                queue.add("k");
+                assert_eq!(queue.get().await, Some("k"));
+                queue.add_rate_limited("k");
+                queue.done(&"k");
+            }
+            assert_eq!((queue.get().await, queue.failures(&"k")), (Some("k"), 1));
+            assert_eq!(start.elapsed().as_millis(), 5);
         });
     }
 
