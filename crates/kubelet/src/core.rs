@@ -8,8 +8,8 @@ use std::time::Duration;
 use apimachinery::schema::views::Pod;
 use apimachinery::{Doc, Ref, doc, gotime, k};
 use base::time::Timestamp;
+use base::watch;
 use client::{Client, EventRecorder, EventType, ObjectRef, SharedCache};
-use tokio::sync::watch;
 
 use crate::admission::Resources;
 use crate::config::Config;
@@ -150,7 +150,7 @@ impl Core {
     /// Waits until pods' networks can be made.
     pub async fn network_ready(&self) {
         // The sender lives in the main loop, which outlives all workers; if not, this worker ends too.
-        drop(self.network.clone().wait_for(|ready| *ready).await);
+        self.network.clone().wait_for(|ready| *ready).await.ok();
     }
 }
 

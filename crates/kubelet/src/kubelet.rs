@@ -2,7 +2,8 @@
 //!
 //! Upstream: pkg/kubelet/kubelet.go (`syncLoop`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::driver::{self, Driver, Mailbox, Message, Routed};
 use crate::node::{self, Health, Network};
 use crate::objects::ObjectManager;
 use crate::status::NodeFacts;
+use crate::volumes::pod_dir;
 use crate::worker::{Event, Exit, Found, Stage, State};
 
 /// The waits between attempts at what must succeed before anything else can.
@@ -35,7 +37,7 @@ pub struct Kubelet {
     core: SharedCore,
     workers: Workers,
     health: watch::Sender<Health>,
-    network: watch::Sender<bool>,
+    network: base::watch::Sender<bool>,
     node: SharedCache,
     tasks: Vec<Task<()>>,
 }
@@ -92,6 +94,14 @@ impl Workers {
     }
 }
 
+/// Workers know each other through what they share; without this they would keep each other alive.
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        let workers = std::mem::take(&mut *self.workers.lock());
+        drop(workers);
+    }
+}
+
 impl Kubelet {
     /// Registers the node and starts what serves all pods. [`Kubelet::run`] does the rest.
     pub async fn start(config: Config, client: Client, doors: Doors) -> Kubelet {
@@ -100,7 +110,7 @@ impl Kubelet {
         let version = retry("ask the runtime for its version", || doors.runtime.version()).await;
         let runtime = format!("{}://{}", version.runtime_name, version.runtime_version);
         let (health, health_seen) = watch::channel(Health { runtime, ..Health::default() });
-        let (network, network_seen) = watch::channel(false);
+        let (network, network_seen) = base::watch::channel(false);
         let first = node::new_node(&config, &info, &health.borrow(), base::time::now());
         let registered = node::register(&client, first).await;
         let by_name =
@@ -201,7 +211,7 @@ impl Kubelet {
                 health.send_modify(|h| h.network = Network::Down(err.to_string()));
                 base::time::sleep(backoff.next_wait()).await;
             }
-            network.send_replace(true);
+            network.send(true);
             health.send_modify(|h| h.network = Network::Ready);
         })
     }
@@ -255,15 +265,35 @@ impl Kubelet {
                 },
             );
         }
+        let directories = self.orphaned_directories(&known).await;
         for (_, pod) in known {
             let uid = pod.get(k::METADATA).get(k::UID).str().to_owned();
             let was = found.remove(&uid);
             self.take(pod, was, sender);
         }
-        self.remove_orphans(orphans, sandboxes);
+        self.remove_orphans(orphans, sandboxes, directories);
     }
 
-    fn remove_orphans(&mut self, orphans: Vec<runtime::SandboxId>, sandboxes: Vec<PodSandboxStatus>) {
+    /// What pods that are gone left on the disk: the kubelet may have ended before it took that away.
+    async fn orphaned_directories(&self, known: &[(Arc<Stored>, Doc)]) -> Vec<PathBuf> {
+        let uids: BTreeSet<String> =
+            known.iter().map(|(_, pod)| pod.get(k::METADATA).get(k::UID).str().to_owned()).collect();
+        let (files, root) = (self.core.doors.files.clone(), self.core.config.root_dir.clone());
+        let names =
+            base::task::blocking(move || files.list(&root.join("pods"))).await.unwrap_or_else(|err| {
+                tracing::warn!(error = %err, "the pods' directories could not be listed");
+                Vec::new()
+            });
+        let orphaned = names.into_iter().filter(|uid| !uids.contains(uid));
+        orphaned.map(|uid| pod_dir(&self.core.config.root_dir, &uid)).collect()
+    }
+
+    fn remove_orphans(
+        &mut self,
+        orphans: Vec<runtime::SandboxId>,
+        sandboxes: Vec<PodSandboxStatus>,
+        directories: Vec<PathBuf>,
+    ) {
         let core = self.core.clone();
         self.tasks.push(base::task::spawn(async move {
             for id in orphans {
@@ -282,6 +312,12 @@ impl Kubelet {
                 if let Err(err) = core.doors.network.detach(key).await {
                     tracing::warn!(error = %err, "a left-over network could not be removed");
                 }
+            }
+            let files = core.doors.files.clone();
+            let removed =
+                base::task::blocking(move || directories.iter().try_for_each(|path| files.remove(path))).await;
+            if let Err(err) = removed {
+                tracing::warn!(error = %err, "what pods left on the disk could not be removed");
             }
         }));
     }

@@ -294,8 +294,11 @@ pub fn patch(uid: &str, old: Ref<'_>, new: Ref<'_>) -> Option<Doc> {
         let before = old.get(name);
         if name == "conditions" {
             let twin = |c: Ref<'_>| before.items().find(|o| o.get(k::TYPE).str() == c.get(k::TYPE).str());
-            let changed: Vec<Doc> =
-                value.items().filter(|c| twin(*c).is_none_or(|o| !covers(o, *c))).map(Ref::to_doc).collect();
+            let changed: Vec<Doc> = value
+                .items()
+                .filter(|c| twin(*c).is_none_or(|o| !covers(o, *c)))
+                .map(|c| replacing(twin(c).unwrap_or_default(), c))
+                .collect();
             if !changed.is_empty() {
                 edit.set(name, changed);
             }
@@ -320,6 +323,15 @@ pub fn patch(uid: &str, old: Ref<'_>, new: Ref<'_>) -> Option<Doc> {
     let mut out = doc!({ "metadata": { "uid": uid } });
     out.edit().set(k::STATUS, status);
     Some(out)
+}
+
+/// `new` with nulls for what only `old` has: merged over `old` it gives `new`.
+fn replacing(old: Ref<'_>, new: Ref<'_>) -> Doc {
+    let mut out = new.to_doc();
+    for (name, _) in old.entries().filter(|(name, _)| !new.get(*name).exists()) {
+        out.edit().set(name, apimachinery::Val::Null);
+    }
+    out
 }
 
 /// The same but for nulls and empty values, which the API may not keep.
@@ -451,6 +463,12 @@ mod tests {
         s.ips = vec!["10.0.0.10".parse().unwrap()];
         let new = compute(&s, &node(), old.root(), at(2));
         let got = patch("u", old.root(), new.root()).unwrap();
+        let not_ready = doc!({ "status": { "conditions": [
+            { "type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "containers" }] } });
+        let ready = doc!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+        let healed = patch("u", not_ready.get(k::STATUS), ready.get(k::STATUS)).unwrap();
+        let healed = healed.get(k::STATUS).get(k::CONDITIONS).item(0).to_doc();
+        assert_eq!(healed, doc!({ "type": "Ready", "status": "True", "reason": null, "message": null }));
         let want = doc!({ "podIP": "10.0.0.10", "podIPs": [{ "ip": "10.0.0.10" }, { "$patch": "delete", "ip": "10.0.0.9" }] });
         assert_eq!(got.get(k::STATUS).to_doc(), want);
     }

@@ -86,15 +86,13 @@ impl SimRuntime {
         self.lock().counts.iter().map(|(key, counts)| (key.clone(), *counts)).collect()
     }
 
-    /// Whether a sandbox's containers all answer.
+    /// Whether a sandbox's running containers answer.
     pub fn is_ready(&self, sandbox: &str) -> bool {
         let state = self.lock();
-        let mut mine =
-            state.containers.values().filter(|c| c.status.sandbox_id.as_str() == sandbox).peekable();
-        mine.peek().is_some()
-            && mine.all(|c| {
-                c.status.state == ContainerState::Running && c.ready_at.is_some_and(|at| at <= instant())
-            })
+        let mine = state.containers.values().filter(|c| c.status.sandbox_id.as_str() == sandbox);
+        // What has ended has a successor, or is to have one.
+        let mut alive = mine.filter(|c| c.status.state == ContainerState::Running).peekable();
+        alive.peek().is_some() && alive.all(|c| c.ready_at.is_some_and(|at| at <= instant()))
     }
 
     /// What exists, in words.

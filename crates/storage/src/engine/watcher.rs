@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use base::watch;
 use bytes::Bytes;
-use tokio::sync::watch;
 
 use super::Shared;
 use super::index::{Held, Source, State};
@@ -41,7 +41,6 @@ impl Cursor {
 
     async fn pull(&mut self) -> Result<Batch> {
         let found = loop {
-            self.visible.borrow_and_update();
             let found = find(&self.shared.state(), &self.prefix, self.next)?;
             if let Some(found) = found {
                 break found;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::time::Instant;
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{self, Payload};
 use super::index::Segment;
@@ -49,7 +49,7 @@ pub struct Writer {
     pub options: Options,
     pub commands: mpsc::Receiver<Command>,
     /// Tells watchers that the visible revision moved, and by its end that the store was closed.
-    pub visible: watch::Sender<u64>,
+    pub visible: base::watch::Sender<u64>,
     pub file: Arc<dyn File>,
     pub at: Position,
     /// When lazy writes must be synced.
@@ -164,7 +164,7 @@ impl Writer {
             }
             self.shared.notify(&state, self.options.history_bytes);
         }
-        self.visible.send_replace(visible);
+        self.visible.send(visible);
     }
 
     async fn sync(&mut self) {
