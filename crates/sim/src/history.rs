@@ -220,3 +220,32 @@ impl Store for Witness {
         self.store.compact(revision)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::sim::SimDisk;
+    use storage::{Engine, Options};
+
+    async fn engine(disk: &SimDisk) -> Arc<dyn Store> {
+        Arc::new(Engine::open(Arc::new(disk.clone()), Options::default()).await.expect("it opens"))
+    }
+
+    #[test]
+    fn a_store_that_forgets_is_accused() {
+        base::sim::run(1, async {
+            let (history, kept, empty) = (History::new(), SimDisk::default(), SimDisk::default());
+            let store = engine(&kept).await;
+            history.begin(&*store).await.expect("it reads");
+            let witness = Witness { store, history: history.clone() };
+            let done = witness.txn(Txn::of(vec![Op::put("/registry/configmaps/a/b", "{}")])).await;
+            assert!(matches!(done, Ok(TxnReply::Done { .. })));
+            kept.power_cut();
+            history.begin(&*engine(&kept).await).await.expect("it reads");
+            assert_eq!(history.broken(), Vec::<String>::new());
+            history.begin(&*engine(&empty).await).await.expect("it reads");
+            let broken = history.broken();
+            assert!(broken.len() == 1 && broken[0].contains("lost: /registry/configmaps/a/b"), "{broken:?}");
+        });
+    }
+}
