@@ -34,6 +34,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("kubectl", &["base", "apimachinery", "client"]),
     ("bootstrap", &["base", "apimachinery", "client"]),
     ("xtask", &[]),
+    ("node-tests", &["base"]),
 ];
 /// Crates that do no IO, and what would let them.
 const PURE: &[&str] = &["apimachinery", "api"];

@@ -1,0 +1,78 @@
+//! Requests to the API as fast as a test likes: over a `kubectl proxy` on a Unix socket, so that TLS is kubectl's matter.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::node::{Node, PATIENCE};
+
+/// How long an answer may take before the request counts as unanswered.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+
+/// A running `kubectl proxy`.
+pub struct Proxy {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Proxy {
+    /// Starts it; the cluster must have written its kubeconfig.
+    pub fn start(node: &Node) -> Proxy {
+        let socket = node.path("proxy.sock");
+        let mut child = node
+            .command("kubectl")
+            .args(["proxy", "--unix-socket"])
+            .arg(&socket)
+            .stdout(Stdio::piped())
+            // It complains of every request while the server is dead.
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("kubectl proxy");
+        let mut out = child.stdout.take().expect("it is piped");
+        let said = crate::node::line(&mut out, &mut String::new());
+        assert!(said.is_some_and(|l| l.starts_with("Starting to serve")), "kubectl proxy does not start");
+        Proxy { child, socket }
+    }
+
+    /// Sends a request; the status and the answer, or none if the connection broke.
+    pub fn request(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Option<(u16, Value)> {
+        let mut stream = UnixStream::connect(&self.socket).expect("kubectl proxy listens");
+        stream.set_read_timeout(Some(ANSWER_MAX)).expect("a limit");
+        let (kind, body) = body.map_or((String::new(), String::new()), |(kind, body)| {
+            (format!("Content-Type: {kind}\r\n"), body.to_string())
+        });
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{kind}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(format!("{head}{body}").as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let answer = String::from_utf8(answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        // What was cut off, or is kubectl's own complaint, is no object.
+        Some((status, serde_json::from_str(body).unwrap_or(Value::Null)))
+    }
+
+    /// Waits until the API answers.
+    pub fn wait_ready(&self) {
+        let until = base::time::instant() + PATIENCE;
+        while !matches!(self.request("GET", "/readyz", None), Some((200, _))) {
+            assert!(base::time::instant() < until, "the API does not answer");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Err(err) = self.child.kill().and_then(|()| self.child.wait()) {
+            eprintln!("kubectl proxy stays: {err}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! `kill -9` of everything but the pods, during writes, twenty times: nothing acknowledged is lost, no pod notices.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::api::Proxy;
+use crate::node::{Node, PATIENCE};
+
+const KILLS: usize = 20;
+/// How many writes must be acknowledged between a start and the next kill.
+const WRITES: usize = 8;
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// How long a pod may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// Between two requests to a pod, so that this test does not take the machine for itself.
+const PACE: Duration = Duration::from_millis(5);
+const PODS: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - name: web
+        image: wardviaene/k8s-demo
+        readinessProbe: {httpGet: {path: /, port: 3000}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: 3000}]}
+"#;
+
+/// What was written, as far as the server acknowledged it.
+#[derive(Default)]
+struct Written {
+    /// Of each object the value acknowledged last (none: deleted), and those that may be there instead.
+    objects: BTreeMap<String, (Option<u64>, Vec<Option<u64>>)>,
+    acknowledged: usize,
+    /// The revision of the last write.
+    revision: u64,
+}
+
+#[test]
+fn nothing_is_lost_and_no_pod_notices_when_everything_is_killed() {
+    let Some(mut node) = Node::new() else { return };
+    node.import_image();
+    node.up();
+    let file = node.path("pods.yaml");
+    std::fs::write(&file, PODS).expect("write");
+    node.kubectl_ok(&["create", "-f", &file.to_string_lossy()]);
+    node.kubectl_ok(&["rollout", "status", "deployment/web", "--timeout=30s"]);
+    let before = containers(&node);
+    assert_eq!(before.len(), 2);
+    let service = node.get(&["service", "web"])["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+    let pods: Vec<SocketAddr> =
+        before.values().map(|(ip, ..)| format!("{ip}:3000").parse().expect("an address")).collect();
+    let service: SocketAddr = format!("{service}:80").parse().expect("an address");
+
+    let proxy = Proxy::start(&node);
+    let (written, acknowledged) = (Mutex::new(Written::default()), Condvar::new());
+    let (end, answers) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let place = node.place();
+        let (written, acknowledged, proxy, end, answers) = (&written, &acknowledged, &proxy, &end, &answers);
+        scope.spawn(move || write(proxy, written, acknowledged, end));
+        let asking: Vec<_> = pods
+            .iter()
+            .map(|pod| (*pod, true))
+            .chain([(service, false)])
+            .map(|(to, keep)| scope.spawn(move || ask(place, to, keep, answers, end)))
+            .collect();
+        // Whatever fails: the others must end, or the scope never does.
+        let all_killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..KILLS {
+                kill_during_writes(&mut node, round, written, acknowledged);
+            }
+            node.up();
+        }));
+        end.store(true, Ordering::Relaxed);
+        for asked in asking {
+            asked.join().expect("a pod answers all the time");
+        }
+        if let Err(panic) = all_killed {
+            std::panic::resume_unwind(panic);
+        }
+    });
+
+    proxy.wait_ready();
+    nothing_is_lost(&proxy, &written.into_inner().expect("the writer did not panic"));
+    node.kubectl_ok(&["wait", "deployment/web", "--for=condition=Available", "--timeout=30s"]);
+    node.kubectl_ok(&["wait", "node/n1", "--for=condition=Ready", "--timeout=30s"]);
+    assert_eq!(containers(&node), before);
+    let answers = answers.load(Ordering::Relaxed);
+    assert!(answers > 1000, "only {answers} requests were answered");
+    eprintln!("{answers} requests answered through {KILLS} kills");
+}
+
+/// Starts the cluster (it runs in the first round), waits for writes, and kills it: every fourth time while it still starts.
+fn kill_during_writes(node: &mut Node, round: usize, written: &Mutex<Written>, acknowledged: &Condvar) {
+    let enough = written.lock().expect("the writer did not panic").acknowledged + WRITES;
+    match round {
+        0 => {}
+        _ if round % 4 == 3 => node.up_until("API server"),
+        _ => node.up(),
+    }
+    let guard = written.lock().expect("the writer did not panic");
+    let (guard, waited) = acknowledged
+        .wait_timeout_while(guard, PATIENCE, |w| w.acknowledged < enough)
+        .expect("the writer did not panic");
+    assert!(!waited.timed_out(), "no write was acknowledged after kill {round}");
+    drop(guard);
+    node.kill();
+}
+
+/// Creates, changes and deletes objects, and notes what was acknowledged.
+fn write(proxy: &Proxy, written: &Mutex<Written>, acknowledged: &Condvar, end: &AtomicBool) {
+    for n in 0_u64.. {
+        if end.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = format!("w{n}");
+        let path = format!("{CONFIG_MAPS}/{name}");
+        let object = |value: u64| json!({ "metadata": { "name": name }, "data": { "n": value.to_string() } });
+        let note = |value: Option<u64>, answer: Option<(u16, Value)>| {
+            let mut written = written.lock().expect("nobody panics holding it");
+            let entry = written.objects.entry(name.clone()).or_default();
+            let Some((200 | 201, answer)) = answer else {
+                entry.1.push(value);
+                return false;
+            };
+            *entry = (value, Vec::new());
+            if value.is_some() {
+                let revision = answer["metadata"]["resourceVersion"].as_str().and_then(|r| r.parse().ok());
+                let revision: u64 = revision.expect("an object has a revision");
+                assert!(revision > written.revision, "revision {revision} after {}", written.revision);
+                written.revision = revision;
+            }
+            written.acknowledged += 1;
+            acknowledged.notify_all();
+            true
+        };
+        if !note(Some(1), proxy.request("POST", CONFIG_MAPS, Some(("application/json", &object(1))))) {
+            // Nobody is there; the next try is soon enough.
+            std::thread::sleep(PACE);
+            continue;
+        }
+        if n % 2 == 0 {
+            let patch = ("application/merge-patch+json", &object(2));
+            note(Some(2), proxy.request("PATCH", &path, Some(patch)));
+        }
+        if n % 5 == 0 {
+            note(None, proxy.request("DELETE", &path, None));
+        }
+    }
+}
+
+fn nothing_is_lost(proxy: &Proxy, written: &Written) {
+    let (status, list) = proxy.request("GET", CONFIG_MAPS, None).expect("a list");
+    assert_eq!(status, 200);
+    let items = list["items"].as_array().expect("items");
+    let value = |item: &Value| item["data"]["n"].as_str().and_then(|n| n.parse::<u64>().ok());
+    let there: BTreeMap<&str, Option<u64>> =
+        items.iter().filter_map(|i| Some((i["metadata"]["name"].as_str()?, value(i)))).collect();
+    assert!(written.acknowledged >= KILLS * WRITES);
+    let wrong: Vec<String> = written
+        .objects
+        .iter()
+        .filter_map(|(name, (acknowledged, perhaps))| {
+            let is = there.get(name.as_str()).copied().flatten();
+            let right = is == *acknowledged || perhaps.contains(&is);
+            (!right).then(|| format!("{name} is {is:?}; acknowledged {acknowledged:?}, perhaps {perhaps:?}"))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} objects: {}", wrong.len(), written.objects.len(), wrong.join("\n"));
+}
+
+/// Of each pod: address, container, since when it runs, how often it was started again.
+fn containers(node: &Node) -> BTreeMap<String, (String, String, String, u64)> {
+    let pods = node.get(&["pods"]);
+    let one = |pod: &Value| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let status = &pod["status"]["containerStatuses"][0];
+        let started = text(&status["state"]["running"]["startedAt"]);
+        let restarts = status["restartCount"].as_u64().expect("a count");
+        assert_eq!(restarts, 0, "{pod}");
+        assert!(!started.is_empty(), "{pod}");
+        let seen = (text(&pod["status"]["podIP"]), text(&status["containerID"]), started, restarts);
+        (text(&pod["metadata"]["name"]), seen)
+    };
+    pods["items"].as_array().expect("items").iter().map(one).collect()
+}
+
+/// Asks a pod again and again until the `end`: over one connection if `keep`, else over a new one each time.
+fn ask(place: u32, to: SocketAddr, keep: bool, answers: &AtomicU64, end: &AtomicBool) {
+    let net = std::fs::File::open(format!("/proc/{place}/ns/net")).expect("the namespace");
+    nix::sched::setns(net, nix::sched::CloneFlags::CLONE_NEWNET).expect("enter the network namespace");
+    let connect = || {
+        let stream =
+            TcpStream::connect_timeout(&to, ANSWER_MAX).unwrap_or_else(|e| panic!("connect to {to}: {e}"));
+        stream.set_read_timeout(Some(ANSWER_MAX)).expect("a limit");
+        BufReader::new(stream)
+    };
+    let mut stream = connect();
+    while !end.load(Ordering::Relaxed) {
+        let answer = get(&mut stream).unwrap_or_else(|e| panic!("ask {to}: {e}"));
+        assert!(answer.starts_with("Hello World!"), "{to} answered {answer}");
+        answers.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(PACE);
+        if !keep {
+            stream = connect();
+        }
+    }
+}
+
+/// One request over a connection that stays open.
+fn get(stream: &mut BufReader<TcpStream>) -> std::io::Result<String> {
+    stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(std::io::Error::other("the connection was closed"));
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().map_err(std::io::Error::other)?;
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok(String::from_utf8_lossy(&body).into_owned())
+}
