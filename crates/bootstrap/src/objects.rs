@@ -3,6 +3,7 @@
 use apimachinery::{Doc, Gvr, Status, doc, k};
 use client::gvr::{CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, NAMESPACES, ROLE_BINDINGS, ROLES, SERVICES};
 use client::{Client, Error};
+use futures_util::future::try_join_all;
 
 use crate::policy;
 
@@ -22,29 +23,29 @@ pub async fn ensure(
     controller_roles: Vec<Doc>,
     dns_address: Option<std::net::IpAddr>,
 ) -> Result<(), Error> {
-    for name in STANDARD_NAMESPACES {
+    // All at once within each step: the store makes durable together what comes together.
+    try_join_all(STANDARD_NAMESPACES.iter().map(|name| {
         let namespace = doc!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
-        create_missing(client, NAMESPACES, "", namespace).await?;
-    }
+        create_missing(client, NAMESPACES, "", namespace)
+    }))
+    .await?;
     let (mut roles, mut bindings) = (policy::cluster_roles(), policy::cluster_role_bindings());
     for object in controller_roles {
         if object.get(k::KIND).str() == "ClusterRole" { roles.push(object) } else { bindings.push(object) }
     }
-    for role in roles {
-        reconcile(client, CLUSTER_ROLES, role, k::RULES).await?;
-    }
-    for binding in bindings {
-        reconcile(client, CLUSTER_ROLE_BINDINGS, binding, k::SUBJECTS).await?;
-    }
     let [role, binding] = policy::dns_announcer();
-    reconcile(client, ROLES, role, k::RULES).await?;
-    reconcile(client, ROLE_BINDINGS, binding, k::SUBJECTS).await?;
-    for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)]
-    {
+    let (to_roles, to_bindings) = (CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS);
+    let mut all: Vec<_> = roles.into_iter().map(|role| (to_roles.clone(), role, k::RULES)).collect();
+    all.extend(bindings.into_iter().map(|binding| (to_bindings.clone(), binding, k::SUBJECTS)));
+    all.extend([(ROLES, role, k::RULES), (ROLE_BINDINGS, binding, k::SUBJECTS)]);
+    try_join_all(all.into_iter().map(|(gvr, object, list)| reconcile(client, gvr, object, list))).await?;
+    let classes = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+    try_join_all(classes.iter().map(|(name, value)| {
         let class = doc!({ "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": { "name": name },
             "value": value, "description": "Reserved for the cluster's own pods." });
-        create_missing(client, PRIORITY_CLASSES, "", class).await?;
-    }
+        create_missing(client, PRIORITY_CLASSES, "", class)
+    }))
+    .await?;
     if let Some(address) = dns_address {
         create_missing(client, SERVICES, "kube-system", dns_service(address)).await?;
     }
