@@ -76,6 +76,11 @@ impl Host {
     pub fn len(&self, kind: &str) -> usize {
         self.lists[kind].len()
     }
+
+    /// How many pods' shims there are.
+    pub fn shims(&self) -> usize {
+        self.lists["processes"].iter().filter(|p| p.contains(" shim ")).count()
+    }
 }
 
 /// Seconds that pass are no change.

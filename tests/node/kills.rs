@@ -10,11 +10,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::api::Proxy;
+use crate::host::Host;
 use crate::node::{Node, PATIENCE};
 
 const KILLS: usize = 20;
-/// How many writes must be acknowledged between a start and the next kill.
+/// How many writes must be acknowledged between the first start and the next kill; more after each.
 const WRITES: usize = 8;
+const CHURN: &str = "/apis/apps/v1/namespaces/default/deployments/churn";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// How long a pod may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -35,6 +37,18 @@ spec:
         image: wardviaene/k8s-demo
         readinessProbe: {httpGet: {path: /, port: 3000}, periodSeconds: 1}
 ---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: churn}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: churn}}
+  template:
+    metadata: {labels: {app: churn}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: churn, image: wardviaene/k8s-demo}]
+---
 apiVersion: v1
 kind: Service
 metadata: {name: web}
@@ -54,6 +68,7 @@ struct Written {
 #[test]
 fn nothing_is_lost_and_no_pod_notices_when_everything_is_killed() {
     let Some(mut node) = Node::new() else { return };
+    let host = Host::count(&node);
     node.import_image();
     node.up();
     let file = node.path("pods.yaml");
@@ -83,7 +98,7 @@ fn nothing_is_lost_and_no_pod_notices_when_everything_is_killed() {
         // Whatever fails: the others must end, or the scope never does.
         let all_killed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for round in 0..KILLS {
-                kill_during_writes(&mut node, round, written, acknowledged);
+                kill_during_writes(&mut node, round, proxy, written, acknowledged);
             }
             node.up();
         }));
@@ -101,20 +116,36 @@ fn nothing_is_lost_and_no_pod_notices_when_everything_is_killed() {
     node.kubectl_ok(&["wait", "deployment/web", "--for=condition=Available", "--timeout=30s"]);
     node.kubectl_ok(&["wait", "node/n1", "--for=condition=Ready", "--timeout=30s"]);
     assert_eq!(containers(&node), before);
+    what_came_and_went_is_whole(&node, before.len());
     let answers = answers.load(Ordering::Relaxed);
     assert!(answers > 1000, "only {answers} requests were answered");
     eprintln!("{answers} requests answered through {KILLS} kills");
+    drop(proxy);
+    node.down();
+    Host::count(&node).assert_as(&host, "after many kills and `down`");
 }
 
-/// Starts the cluster (it runs in the first round), waits for writes, and kills it: every fourth time while it still starts.
-fn kill_during_writes(node: &mut Node, round: usize, written: &Mutex<Written>, acknowledged: &Condvar) {
-    let enough = written.lock().expect("the writer did not panic").acknowledged + WRITES;
+/// Starts the cluster (it runs in the first round), waits for writes, and kills it: every fourth time while it still
+/// starts, and while pods come and go.
+fn kill_during_writes(
+    node: &mut Node,
+    round: usize,
+    proxy: &Proxy,
+    written: &Mutex<Written>,
+    acknowledged: &Condvar,
+) {
     match round {
         0 => {}
         _ if round % 4 == 3 => node.up_until("API server"),
         _ => node.up(),
     }
+    proxy.wait_ready();
+    let replicas = json!({ "spec": { "replicas": round % 3 } });
+    let scaled = proxy.request("PATCH", CHURN, Some(("application/merge-patch+json", &replicas)));
+    assert!(matches!(scaled, Some((200, _))), "{scaled:?}");
     let guard = written.lock().expect("the writer did not panic");
+    // More each time, so that the end comes at different moments of the pods' lives.
+    let enough = guard.acknowledged + WRITES * (round + 1);
     let (guard, waited) = acknowledged
         .wait_timeout_while(guard, PATIENCE, |w| w.acknowledged < enough)
         .expect("the writer did not panic");
@@ -185,9 +216,19 @@ fn nothing_is_lost(proxy: &Proxy, written: &Written) {
     assert!(wrong.is_empty(), "{} of {} objects: {}", wrong.len(), written.objects.len(), wrong.join("\n"));
 }
 
+/// The deployment whose pods came and went has what it asks for, and nothing else of it runs.
+fn what_came_and_went_is_whole(node: &Node, others: usize) {
+    node.kubectl_ok(&["scale", "deployment/churn", "--replicas=3"]);
+    node.kubectl_ok(&["rollout", "status", "deployment/churn", "--timeout=30s"]);
+    node.kubectl_ok(&["scale", "deployment/churn", "--replicas=0"]);
+    node.kubectl_ok(&["wait", "--for=delete", "pods", "--selector=app=churn", "--timeout=30s"]);
+    let running = Host::count(node);
+    assert_eq!(running.shims(), others, "{running:#?}");
+}
+
 /// Of each pod: address, container, since when it runs, how often it was started again.
 fn containers(node: &Node) -> BTreeMap<String, (String, String, String, u64)> {
-    let pods = node.get(&["pods"]);
+    let pods = node.get(&["pods", "--selector=app=web"]);
     let one = |pod: &Value| {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let status = &pod["status"]["containerStatuses"][0];

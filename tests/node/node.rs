@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -327,10 +327,11 @@ pub fn children(process: u32) -> Vec<u32> {
     children.unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
-/// Waits for the end of a process that is no child of ours.
+/// Waits for the end of a process that is no child of ours; whether init takes note of it does not matter.
 fn wait_gone(process: u32) {
     let until = base::time::instant() + PATIENCE;
-    while Path::new(&format!("/proc/{process}")).exists() {
+    let ended = |stat: String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']));
+    while std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !ended(stat)) {
         assert!(base::time::instant() < until, "process {process} stays");
         std::thread::yield_now();
     }
