@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use apimachinery::call::Verb;
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::quantity::Quantity;
-use apimachinery::{Doc, GroupVersion, Key, Ref, doc, k};
+use apimachinery::{Doc, Key, Ref, doc, k};
 
 use crate::core::{pod_defaults, pod_print, pod_validation, resources};
 use crate::kind::*;
@@ -21,10 +21,6 @@ pub(crate) fn kind() -> Kind {
         subresources: vec![
             Sub::new("attach", SubKind::Attach, "PodAttachOptions", CONNECT),
             Sub::new("binding", SubKind::Binding, "Binding", CREATE_ONLY),
-            Sub {
-                gv: Some(GroupVersion::new("policy", "v1")),
-                ..Sub::new("eviction", SubKind::Eviction, "Eviction", CREATE_ONLY)
-            },
             Sub::new("exec", SubKind::Exec, "PodExecOptions", CONNECT),
             Sub::new("log", SubKind::Log, "", &[Verb::Get]),
             Sub::new("portforward", SubKind::PortForward, "PodPortForwardOptions", CONNECT),

@@ -122,8 +122,13 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
     if let Some(connect) = own.connect.iter().find(|c| c.serves(&request.kind, &request.target.subresource)) {
         return Ok(connect.answer(request).await);
     }
-    let unsupported =
-        |request: &Request| Status::method_not_supported(&request.kind.storage, method(request.verb));
+    let unsupported = |request: &Request| {
+        let mut what = request.kind.storage.clone();
+        if !request.target.subresource.is_empty() {
+            what.resource = format!("{}/{}", what.resource, request.target.subresource).into();
+        }
+        Status::method_not_supported(&what, method(request.verb))
+    };
     if request.target.subresource.is_empty() {
         let collection =
             matches!(request.verb, Verb::List | Verb::Watch | Verb::Create | Verb::DeleteCollection);
