@@ -1,5 +1,6 @@
 //! A node for one test: namespaces, directories and a control group of its own, and the programs run in there.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -114,6 +115,7 @@ impl Node {
             .args(["--net", "--mount", "--"])
             .arg(program);
         command
+            .env("PATH", path())
             .env("KUBECONFIG", self.path("data/admin.kubeconfig"))
             .env("HOME", self.dir.path())
             .stdin(Stdio::null());
@@ -316,9 +318,15 @@ fn binary() -> Option<PathBuf> {
     built.exists().then_some(built)
 }
 
+/// Where programs are looked for: what root needs is not on every user's path.
+fn path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
 fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).exists())
+    std::env::split_paths(&path()).any(|dir| dir.join(program).exists())
 }
 
 /// What a process has started.
