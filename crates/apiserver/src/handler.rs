@@ -3,12 +3,10 @@
 //! A mutating request runs to its end on a task of its own whatever the connection does; dropping the future of a
 //! read ends the read.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use apimachinery::call::{Reply, Target, User, Verb};
 use apimachinery::{Call, Status};
-use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use crate::endpoints::{self, Request};
@@ -18,7 +16,7 @@ use crate::{Api, authentication, authorization};
 /// Answers a call.
 pub async fn handle(api: &Arc<Api>, call: Call) -> Reply {
     // A panic is one request's end, not the server's.
-    match AssertUnwindSafe(line(api, call)).catch_unwind().await {
+    match base::task::contain(line(api, call)).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(status)) => Reply::Status(status),
         Err(_) => Reply::Status(panicked()),
@@ -73,9 +71,10 @@ async fn to_its_end(
 ) -> Result<Reply, Status> {
     let (done, result) = oneshot::channel();
     base::task::spawn(async move {
-        let out = work.await;
-        // Whoever asked may be gone: the work was to be done all the same.
-        drop(done.send(out));
+        if let Ok(out) = base::task::contain(work).await {
+            // Whoever asked may be gone: the work was to be done all the same.
+            drop(done.send(out));
+        }
     })
     .detach();
     result.await.unwrap_or_else(|_| Err(panicked()))

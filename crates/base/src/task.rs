@@ -59,6 +59,45 @@ impl<T> Future for Task<T> {
     }
 }
 
+thread_local! {
+    static CONTAINED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// The future panicked; the message has been printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panicked;
+
+/// Runs `future` so that its panic is its own end and nobody else's: for work on behalf of one client.
+///
+/// # Errors
+/// [`Panicked`] when it did.
+pub async fn contain<T>(future: impl Future<Output = T> + Send) -> Result<T, Panicked> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(move |cx| {
+        let outer = CONTAINED.replace(true);
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        CONTAINED.set(outer);
+        match polled {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+            Err(_) => Poll::Ready(Err(Panicked)),
+        }
+    })
+    .await
+}
+
+/// From here on every panic outside of [`contain`] ends the process: a component that dies must not leave the rest
+/// going on without it.
+pub fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        if !CONTAINED.get() {
+            std::process::abort();
+        }
+    }));
+}
+
 /// Runs blocking system calls (files, mounts, fsync) on a thread meant for them.
 ///
 /// Only for code that a simulation replaces by a door of its own; inside [`crate::sim`] it runs at once, on
@@ -77,4 +116,22 @@ pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static)
 /// Lets other tasks run before going on. For loops that work long without waiting.
 pub async fn yield_now() {
     tokio::task::yield_now().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contained_panic_ends_its_future_only() {
+        crate::sim::run(1, async {
+            let bad = contain(async {
+                yield_now().await;
+                panic!("on purpose")
+            });
+            assert_eq!(bad.await, Err::<(), _>(Panicked));
+            assert_eq!(contain(async { 1 }).await, Ok(1));
+            assert!(!CONTAINED.get());
+        });
+    }
 }

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Some("demo-app") => return demo::app::main(&arguments[1..]),
         _ => {}
     }
+    base::task::abort_on_panic();
     match cli::run() {
         Ok(code) => code,
         Err(err) => {
