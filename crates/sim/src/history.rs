@@ -172,8 +172,11 @@ impl State {
             let (key, value) = match op {
                 // What expires, and what may be lost with the last second, promises nothing.
                 Op::Put { key, value, ttl: None } if class == Class::Durable => (key, Some(hash(&value))),
-                Op::Put { .. } => continue,
-                Op::Delete { key } => (key, None),
+                Op::Delete { key } if class == Class::Durable => (key, None),
+                op => {
+                    self.promised.remove(op.key());
+                    continue;
+                }
             };
             let newer = self.promised.get(&key).is_some_and(|p| p.revision > *revision);
             if !newer {

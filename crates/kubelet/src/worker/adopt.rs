@@ -72,7 +72,8 @@ impl State {
             .find(|c| c.get(k::CONTAINER_ID).str().ends_with(&format!("://{}", newest.id)));
         let said = |key| written.is_some_and(|c| c.get(key).bool());
         container.attempt = newest.attempt;
-        container.next_attempt = newest.attempt + 1;
+        // Only what ran counts: a container that was made and never started is no restart.
+        container.next_attempt = newest.attempt + u32::from(newest.state != ContainerState::Created);
         container.last = mine.pop().map(|c| Exit::of(c, now));
         container.phase = match newest.state {
             ContainerState::Running => {
