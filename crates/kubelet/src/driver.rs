@@ -462,7 +462,15 @@ impl Context {
             Ok(event) => event,
             Err((reason, message)) => Event::StartFailed { index, reason, message, exit: None },
         };
+        let started = match &event {
+            Event::Started { id, .. } => Some(id.clone()),
+            _ => None,
+        };
         self.tell(event);
+        if let Some(id) = started {
+            // It may have ended before it was known to run, when the runtime's word of its end meant nothing here.
+            self.look(id).await;
+        }
     }
 
     async fn start_inner(
