@@ -8,6 +8,7 @@ mod default_toleration_seconds;
 mod namespace_lifecycle;
 pub mod node_restriction;
 mod priority;
+mod rbac_escalation;
 mod resource_quota;
 mod service_account;
 
@@ -98,6 +99,7 @@ pub fn plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(service_account::ServiceAccount),
         Box::new(node_restriction::NodeRestriction),
         Box::new(priority::Priority),
+        Box::new(rbac_escalation::RbacEscalation),
         Box::new(default_toleration_seconds::DefaultTolerationSeconds),
         Box::new(resource_quota::ResourceQuota),
     ]

@@ -80,12 +80,13 @@ fn check(attributes: &Attributes<'_>) -> Result<(), Status> {
     }
 }
 
-/// A node asks for tokens of its own pods only, bound to them; `reference` is `spec.boundObjectRef`. Token requests
-/// are not stored, so that their handler asks here.
+/// A node asks for tokens of its own pods only, bound to them, and for the audiences that their volumes name; `spec`
+/// is the TokenRequest's. Token requests are not stored, so that their handler asks here.
 ///
 /// # Errors
 /// 403 for a node that asks for any other token.
-pub fn check_token(request: &Request, reference: Ref<'_>) -> Result<(), Status> {
+pub fn check_token(request: &Request, spec: Ref<'_>) -> Result<(), Status> {
+    let reference = spec.get("boundObjectRef");
     if !request.user.groups.iter().any(|g| g == "system:nodes") {
         return Ok(());
     }
@@ -109,6 +110,23 @@ pub fn check_token(request: &Request, reference: Ref<'_>) -> Result<(), Status> 
     }
     if node.is_empty() || node_name(&pod) != node {
         return refuse("node requested token bound to a pod scheduled on a different node".into());
+    }
+    let audiences = spec.get(k::AUDIENCES);
+    if audiences.len() > 1 {
+        return refuse("node may only request 0 or 1 audiences".into());
+    }
+    let audience = audiences.item(0).str();
+    let sources = |volume: Ref<'_>| {
+        volume.get(k::PROJECTED).get(k::SOURCES).items().any(|source| {
+            let token = source.get(k::SERVICE_ACCOUNT_TOKEN);
+            token.is_set() && token.get(k::AUDIENCE).str() == audience
+        })
+    };
+    if !pod.get(k::SPEC).get(k::VOLUMES).items().any(sources) {
+        return refuse(format!(
+            "audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this audience",
+            request.user.name
+        ));
     }
     Ok(())
 }

@@ -165,6 +165,24 @@ impl Rule {
         let named = self.names.is_empty() || self.names.iter().any(|n| n == a.name);
         named && has(&self.groups, a.group) && self.resources.iter().any(|r| resource_fits(r, a))
     }
+
+    /// Whether it allows everything that `part` does, a rule with at most one item a list.
+    pub fn covers(&self, part: &Rule) -> bool {
+        let has = |list: &[String], wanted: &[String]| {
+            list.iter().any(|item| item == "*") || wanted.iter().all(|w| list.contains(w))
+        };
+        let resource = |wanted: &String| {
+            let sub = wanted.split_once('/').map(|(_, sub)| format!("*/{sub}"));
+            self.resources.iter().any(|r| r == "*" || r == wanted || Some(r) == sub.as_ref())
+        };
+        let named = self.names.is_empty()
+            || (!part.names.is_empty() && part.names.iter().all(|name| self.names.contains(name)));
+        named
+            && has(&self.verbs, &part.verbs)
+            && has(&self.groups, &part.groups)
+            && part.resources.iter().all(resource)
+            && part.paths.iter().all(|path| self.paths.iter().any(|own| covers(own, path)))
+    }
 }
 
 fn resource_fits(rule: &str, a: &Attributes<'_>) -> bool {

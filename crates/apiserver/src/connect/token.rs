@@ -64,7 +64,7 @@ async fn issue(request: &Request, tokens: &Tokens) -> Result<Reply, Status> {
     if !errors.is_empty() {
         return Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", errors));
     }
-    crate::admission::node_restriction::check_token(request, review.get(k::SPEC).get("boundObjectRef"))?;
+    crate::admission::node_restriction::check_token(request, review.get(k::SPEC))?;
     let (pod, node) = bound(request, review.get(k::SPEC).get("boundObjectRef"))?;
     let now = base::time::now().as_second();
     let own = review.get(k::SPEC).get("audiences").is_empty();

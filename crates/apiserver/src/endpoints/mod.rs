@@ -118,10 +118,6 @@ impl Request {
 /// # Errors
 /// Whatever the verb has to say; 404 and 405 for what is not there to be asked.
 pub async fn serve(request: Request) -> Result<Reply, Status> {
-    let own = request.api.clone();
-    if let Some(connect) = own.connect.iter().find(|c| c.serves(&request.kind, &request.target.subresource)) {
-        return Ok(connect.answer(request).await);
-    }
     let unsupported = |request: &Request| {
         let mut what = request.kind.storage.clone();
         if !request.target.subresource.is_empty() {
@@ -129,6 +125,14 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
         }
         Status::method_not_supported(&what, method(request.verb))
     };
+    let own = request.api.clone();
+    if let Some(connect) = own.connect.iter().find(|c| c.serves(&request.kind, &request.target.subresource)) {
+        // What was allowed is one verb: who may get a token's subresource may not have a token made by asking so.
+        if !connects(&request) {
+            return Err(unsupported(&request));
+        }
+        return Ok(connect.answer(request).await);
+    }
     if request.target.subresource.is_empty() {
         let collection =
             matches!(request.verb, Verb::List | Verb::Watch | Verb::Create | Verb::DeleteCollection);
@@ -173,6 +177,19 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
             }
         }
         _ => Err(unsupported(&request)),
+    }
+}
+
+/// Whether a kind or subresource with code of its own knows the verb. What connects is asked by its method.
+fn connects(request: &Request) -> bool {
+    let verb = match (request.verb, request.wire.method.as_str()) {
+        (Verb::Connect, "" | "GET" | "HEAD") => Verb::Get,
+        (Verb::Connect, _) => Verb::Create,
+        (verb, _) => verb,
+    };
+    match request.sub() {
+        Some(sub) => sub.verbs.contains(&verb) || sub.verbs.contains(&Verb::Connect),
+        None => request.kind.verbs.contains(&verb),
     }
 }
 

@@ -40,9 +40,13 @@ pub fn attributes<'a>(call: &'a Call, user: &'a User) -> Attributes<'a> {
 }
 
 /// The one name that a collection's field selector allows: whoever may read only that object may list and watch
-/// it so. Names have nothing to escape.
+/// it so. Names have nothing to escape, and an escaped comma begins no condition: `x!=a\,metadata.name=b` selects
+/// every other name as well.
 fn selected_name(call: &Call) -> &str {
     if !matches!(call.verb, Verb::List | Verb::Watch | Verb::DeleteCollection) {
+        return "";
+    }
+    if call.options.field_selector.contains('\\') {
         return "";
     }
     let terms = call.options.field_selector.split(',').map(str::trim);
@@ -90,6 +94,7 @@ mod tests {
             (Verb::Watch, "metadata.name=x", "x"),
             (Verb::List, "spec.nodeName=n,metadata.name==x", "x"),
             (Verb::List, "metadata.name!=x", ""),
+            (Verb::List, "type!=a\\,metadata.name=x", ""),
             (Verb::List, "", ""),
             (Verb::Create, "metadata.name=x", ""),
         ];

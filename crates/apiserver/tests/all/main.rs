@@ -5,4 +5,5 @@ mod behaviour;
 mod harness;
 mod protobuf;
 mod scripts;
+mod security;
 mod stories;
