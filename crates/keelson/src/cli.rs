@@ -61,7 +61,6 @@ enum Command {
     /// Show what a cluster does, on the running one or on one of its own.
     Demo(Cluster),
     /// Write the demo's image, made of this program, as an archive for `image import`.
-    #[command(hide = true)]
     DemoImage {
         /// The archive to write.
         out: PathBuf,
