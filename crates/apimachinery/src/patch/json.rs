@@ -1,11 +1,16 @@
 //! JSON patch: a list of operations at JSON pointers. Source: RFC 6902 and RFC 6901; words as upstream's library
 //! (github.com/evanphx/json-patch), which refuses a missing parent instead of making it.
 
+use crate::codec::json::DEPTH_MAX;
 use crate::doc::{AsKey, Doc, Edit, Ref, Val};
 use crate::k;
 
 /// The most operations in one patch; upstream's limit.
 pub const OPERATIONS_MAX: usize = 10_000;
+/// What all copies of one patch may add together, in bytes: each may double the document. Upstream's limit.
+const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// What all moves of one patch may carry together, in bytes: what was moved is freed only with the document.
+const MOVED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Why a patch could not be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,13 +40,50 @@ pub fn apply(target: &Doc, patch: Ref<'_>) -> Result<Doc, JsonPatchError> {
         return Err(JsonPatchError::TooMany(patch.len()));
     }
     let mut doc = target.clone();
+    let mut carried = Carried::default();
     for operation in patch.items() {
-        apply_one(&mut doc, operation)?;
+        apply_one(&mut doc, operation, &mut carried)?;
     }
     Ok(doc)
 }
 
-fn apply_one(doc: &mut Doc, operation: Ref<'_>) -> Result<(), JsonPatchError> {
+/// What copies and moves have carried so far, in bytes.
+#[derive(Default)]
+struct Carried {
+    copied: usize,
+    moved: usize,
+}
+
+impl Carried {
+    fn count(&mut self, op: &str, value: &Doc) -> Result<(), JsonPatchError> {
+        let (sum, limit) = match op {
+            "copy" => (&mut self.copied, COPIED_BYTES_MAX),
+            _ => (&mut self.moved, MOVED_BYTES_MAX),
+        };
+        *sum += value.to_json().len();
+        if *sum <= limit {
+            return Ok(());
+        }
+        Err(JsonPatchError::Failed(format!(
+            "Unable to complete the copy, the accumulated size increase of copy is {sum}, exceeding the limit {limit}"
+        )))
+    }
+}
+
+/// A value may not end up deeper than what can be read from a request: who writes a document goes down into it.
+fn check_depth(path: &str, value: Ref<'_>) -> Result<(), JsonPatchError> {
+    fn depth(value: Ref<'_>) -> usize {
+        let within = if value.is_array() { value.items() } else { value.fields() };
+        if value.is_array() || value.is_object() { 1 + within.map(depth).max().unwrap_or(0) } else { 0 }
+    }
+    // It goes no deeper than the limit: neither the document nor the patch ever does.
+    if path.matches('/').count() + depth(value) > DEPTH_MAX {
+        return Err(JsonPatchError::Failed("exceeded max depth".into()));
+    }
+    Ok(())
+}
+
+fn apply_one(doc: &mut Doc, operation: Ref<'_>, carried: &mut Carried) -> Result<(), JsonPatchError> {
     let op = operation.get("op").str();
     let Some(path) = operation.get(k::PATH).opt_str() else {
         return Err(JsonPatchError::Failed(format!("{op} operation does not apply: missing path")));
@@ -65,6 +107,7 @@ fn apply_one(doc: &mut Doc, operation: Ref<'_>) -> Result<(), JsonPatchError> {
         "move" | "copy" => {
             let from = operation.get(k::FROM).str();
             let Some(value) = find(doc.root(), from).map(Ref::to_doc) else { return Err(missing(op, from)) };
+            carried.count(op, &value)?;
             if op == "move" {
                 if path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
                     return Err(JsonPatchError::Failed(format!(
@@ -124,6 +167,7 @@ fn edit<'a>(doc: &'a mut Doc, path: &str) -> Option<Edit<'a>> {
 }
 
 fn add(doc: &mut Doc, path: &str, value: Ref<'_>) -> Result<(), JsonPatchError> {
+    check_depth(path, value)?;
     let Some((parent, last)) = split(path) else {
         doc.edit().put(value);
         return Ok(());
@@ -149,6 +193,7 @@ fn add(doc: &mut Doc, path: &str, value: Ref<'_>) -> Result<(), JsonPatchError> 
 }
 
 fn replace(doc: &mut Doc, path: &str, value: Ref<'_>) -> Result<(), JsonPatchError> {
+    check_depth(path, value)?;
     let mut at = edit(doc, path).ok_or_else(|| missing("replace", path))?;
     at.put(if value.exists() { Val::Ref(value) } else { Val::Null });
     Ok(())
@@ -170,6 +215,29 @@ fn remove(doc: &mut Doc, path: &str) -> Result<(), JsonPatchError> {
 mod tests {
     use super::*;
     use crate::codec::json;
+
+    #[test]
+    fn a_patch_makes_nothing_huge_or_bottomless() {
+        let patched = |operations: Vec<String>| {
+            let target =
+                json::parse(format!(r#"{{"a":{{"s":"{}"}}}}"#, "x".repeat(100_000))).expect("JSON").doc;
+            let patch = json::parse(format!("[{}]", operations.join(","))).expect("JSON").doc;
+            apply(&target, patch.root()).map(|d| d.to_json().len())
+        };
+        let doubled = (0..40).map(|i| format!(r#"{{"op":"copy","from":"","path":"/c{i}"}}"#)).collect();
+        let why = patched(doubled).expect_err("refused").to_string();
+        assert!(why.starts_with("Unable to complete the copy"), "{why}");
+        let hence = |i: usize| if i.is_multiple_of(2) { ("/a", "/b") } else { ("/b", "/a") };
+        let moves = (0..200).map(hence).map(|(f, t)| format!(r#"{{"op":"move","from":"{f}","path":"{t}"}}"#));
+        patched(moves.clone().collect()).expect_err("refused");
+        patched(moves.take(20).collect()).expect("a few moves are fine");
+        let nested = format!("{}1{}", r#"{"n":"#.repeat(400), "}".repeat(400));
+        let deep =
+            |i: usize| format!(r#"{{"op":"add","path":"/deep{}/n","value":{nested}}}"#, "/n".repeat(i * 400));
+        let first = format!(r#"{{"op":"add","path":"/deep","value":{nested}}}"#);
+        let why = patched(vec![first, deep(1), deep(2)]).expect_err("refused").to_string();
+        assert_eq!(why, "exceeded max depth");
+    }
 
     #[test]
     fn operations_apply_or_say_why_not() {
