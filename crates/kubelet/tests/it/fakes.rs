@@ -23,6 +23,7 @@ pub struct FakeRuntime {
 struct State {
     next: u32,
     starts: u32,
+    short: u32,
     sandboxes: BTreeMap<SandboxId, PodSandboxStatus>,
     containers: BTreeMap<ContainerId, ContainerStatus>,
 }
@@ -36,6 +37,11 @@ impl FakeRuntime {
 
     pub fn starts(&self) -> u32 {
         self.state.lock().unwrap().starts
+    }
+
+    /// The next so many containers end, with an error, before their start is answered.
+    pub fn end_early(&self, count: u32) {
+        self.state.lock().unwrap().short = count;
     }
 
     /// Sandboxes and containers that exist.
@@ -184,7 +190,18 @@ impl Runtime for FakeRuntime {
                 let c = s.containers.get_mut(id).ok_or_else(|| not_found("container", id.as_str()))?;
                 (c.state, c.started_at) = (ContainerState::Running, Some(base::time::now()));
                 Ok(())
-            })
+            })?;
+            let short = self.with(|s| {
+                let short = s.short > 0;
+                s.short -= u32::from(short);
+                short
+            });
+            if short {
+                self.end(id, 3);
+                // The word of its end is heard before the answer to its start.
+                base::time::sleep(Duration::from_millis(20)).await;
+            }
+            Ok(())
         })
     }
     fn stop_container<'a>(

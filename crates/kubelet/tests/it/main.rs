@@ -147,6 +147,29 @@ fn a_pods_whole_life() {
     assert!(first.iter().any(|w| w == "delete pods ns/web"), "{first:#?}");
 }
 
+async fn short_lives() {
+    let world = World::new();
+    let _kubelet = world.kubelet();
+    world.node().await;
+    world.api.add(
+        "configmaps",
+        "ns",
+        "settings",
+        doc!({ "metadata": { "name": "settings", "namespace": "ns" } }),
+    );
+    world.runtime.end_early(2);
+    world.pod("web", web()).await;
+    // Both ends are seen: the second restart waits its turn, then it runs.
+    let count = |pod: &Doc| pod.root().find("status.containerStatuses").item(0).get(k::RESTART_COUNT).i64();
+    world.until("web", |pod| count(pod) == 2 && condition(Some(pod), "Ready") == "True").await;
+    world.api.event("BackOff").await;
+}
+
+#[test]
+fn a_container_that_ends_before_it_is_known_to_run() {
+    in_virtual_time(3, short_lives());
+}
+
 /// The kubelet dies at any moment, again and again; what it began comes to its end all the same.
 async fn crashes() -> Vec<String> {
     let world = World::new();
