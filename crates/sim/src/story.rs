@@ -110,15 +110,22 @@ impl Story {
         })
         .await?;
         self.create(self.here(DEPLOYMENTS), deployment()).await?;
-        self.until("two of three run and the third is refused", DEPLOYMENTS, |all| {
-            let refused = |c: Ref<'_>| {
-                c.get(k::TYPE).str() == "ReplicaFailure"
-                    && c.get(k::MESSAGE).str().contains("exceeded quota: compute-quota")
-            };
+        self.until("two of three run", DEPLOYMENTS, |all| {
+            let refused =
+                |c: Ref<'_>| c.get(k::TYPE).str() == "ReplicaFailure" && c.get(k::STATUS).str() == "True";
             all.iter().any(|d| {
                 at(d, "status.conditions").items().any(refused)
                     && at(d, "status.availableReplicas").i64() == 2
             })
+        })
+        .await?;
+        // The condition keeps the words of the first failure, which a fault may have been.
+        self.until("the third is refused for the quota", EVENTS, |all| {
+            let told = |e: &Doc| {
+                e.get(k::REASON).str() == "FailedCreate"
+                    && e.get(k::MESSAGE).str().contains("exceeded quota: compute-quota")
+            };
+            all.iter().any(told)
         })
         .await?;
         let more = doc!({ "spec": { "hard": {
