@@ -4,6 +4,8 @@
 //! it does not matter how an object keeps them.
 //! Upstream: k8s.io/apimachinery/pkg/labels and pkg/fields, and `LabelSelectorAsSelector` of pkg/apis/meta/v1.
 
+use base::hash::Set;
+
 use crate::doc::Ref;
 use crate::{k, validation};
 
@@ -468,6 +470,7 @@ impl<'t> Lexer<'t> {
             return err("found '', expected: '('");
         }
         let mut values: Vec<String> = Vec::new();
+        let mut seen: Set<&str> = Set::default();
         loop {
             let value = match self.peek() {
                 Token::Word(word) => {
@@ -477,7 +480,7 @@ impl<'t> Lexer<'t> {
                 Token::Comma | Token::Close => "",
                 other => return err(&format!("found '{}', expected: ',', ')' or identifier", other.text())),
             };
-            if !values.iter().any(|v| v == value) {
+            if seen.insert(value) {
                 values.push(value.to_owned());
             }
             match self.next() {
@@ -568,6 +571,16 @@ mod tests {
             Selector::from_label_selector(bad.root()).unwrap_err().to_string(),
             "\"Is\" is not a valid label selector operator"
         );
+    }
+
+    #[test]
+    fn a_long_list_of_values_is_read_in_one_go() {
+        let values: Vec<String> = (0..100_000).map(|i| format!("v{i}")).collect();
+        let text = format!("a in ({0},{0})", values.join(","));
+        let began = base::time::instant();
+        let selector = Selector::parse(&text).expect("well-formed");
+        assert_eq!(selector.requirements()[0].values.len(), values.len());
+        assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Reading a document.
 
+use base::hash::Map;
+
 use super::*;
 
 /// A value in a document, or nothing: reading what is not there gives Go's zero value (`""`, 0, false, no
@@ -222,15 +224,29 @@ impl<'a> Ref<'a> {
             (Kind::Array, Kind::Array) => {
                 self.len() == other.len() && self.items().zip(other.items()).all(|(a, b)| a.same(b))
             }
-            (Kind::Object, Kind::Object) => {
-                self.len() == other.len()
-                    && self.entries().all(|(name, value)| {
-                        let twin = other.get(name);
-                        twin.exists() && value.same(twin)
-                    })
-            }
+            (Kind::Object, Kind::Object) => self.len() == other.len() && self.same_entries(other),
             _ => false,
         }
+    }
+
+    /// Whether every entry has its twin: usually at the same place, else by name, in long objects by an index.
+    fn same_entries(self, other: Ref<'_>) -> bool {
+        const LONG: usize = 64;
+        let (mut twins, mut index) = (other.entries(), None);
+        self.entries().all(|(name, value)| {
+            if index.is_none() {
+                match twins.next() {
+                    Some((twin, there)) if twin == name => return value.same(there),
+                    _ if other.len() > LONG => index = Some(other.entries().collect::<Map<_, _>>()),
+                    _ => {}
+                }
+            }
+            let twin = match &index {
+                Some(index) => index.get(name).copied().unwrap_or_default(),
+                None => other.get(name),
+            };
+            twin.exists() && value.same(twin)
+        })
     }
 
     /// Compact JSON; `null` when absent.

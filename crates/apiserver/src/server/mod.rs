@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use apimachinery::call::{Body, BoxFuture, Media, Secret, Who};
 use apimachinery::{Call, Reply, Status};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,6 +37,10 @@ const HEADERS_BYTES_MAX: u32 = 256 * 1024;
 /// How long a client may take for its TLS handshake, and for its headers.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const HEADERS_MAX: Duration = Duration::from_secs(32);
+/// How long a client may take for its request's body; upstream's limit for a whole request.
+const BODY_MAX: Duration = Duration::from_secs(60);
+/// What a client is told to wait when too many bodies are being read, in seconds.
+const RETRY_AFTER_SECONDS: u32 = 1;
 /// How much is buffered for a client that reads slowly, in bytes, per stream.
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Streams that one HTTP/2 connection may have open.
@@ -226,7 +230,7 @@ async fn answer(
     call.who = Who::Presented { certificates: peer.certificates.clone(), bearer: bearer(&parts) };
     call.wire.peer = Some(peer.address);
     call.wire.upgrade = upgrade.as_ref().map(upgrade::Pending::asked);
-    call.body = match read_body(&parts, body, &shared).await {
+    call.body = match read_body(&parts, body, &shared.bodies).await {
         Ok(body) => body,
         Err(status) => return Ok(encode::reply(Reply::Status(status), form, None)),
     };
@@ -245,28 +249,20 @@ fn bearer(parts: &http::request::Parts) -> Option<Secret> {
         .then(|| Secret(token.trim().to_owned()))
 }
 
-async fn read_body(parts: &http::request::Parts, body: Incoming, shared: &Shared) -> Result<Body, Status> {
-    use hyper::body::Body as _;
+async fn read_body<B>(parts: &http::request::Parts, body: B, bodies: &Semaphore) -> Result<Body, Status>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: std::fmt::Display,
+{
     if body.is_end_stream() {
         return Ok(Body::Empty);
     }
-    let too_large = || Status::too_large(format!("limit is {BODY_BYTES_MAX}"));
-    let announced =
-        body.size_hint().upper().map_or(BODY_BYTES_MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
-    let share = u32::try_from(announced.min(BODY_BYTES_MAX)).unwrap_or(u32::MAX);
-    let _share = shared
-        .bodies
-        .acquire_many(share)
-        .await
-        .map_err(|_| Status::unavailable("the server is shutting down"))?;
-    let collected = Limited::new(body, BODY_BYTES_MAX).collect().await;
-    let bytes = match collected {
-        Ok(collected) => collected.to_bytes(),
-        Err(err) if err.is::<http_body_util::LengthLimitError>() => return Err(too_large()),
-        Err(err) => return Err(Status::bad_request(format!("unable to read the request body: {err}"))),
+    let bytes = match base::time::timeout(BODY_MAX, collect(body, bodies)).await {
+        Ok(bytes) => bytes?,
+        Err(_) => return Err(Status::timeout("the request's body did not arrive in time")),
     };
     if bytes.is_empty() {
         return Ok(Body::Empty);
@@ -274,4 +270,74 @@ async fn read_body(parts: &http::request::Parts, body: Incoming, shared: &Shared
     let content_type =
         parts.headers.get(http::header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     Ok(Body::Bytes { content_type: content_type.to_owned(), bytes })
+}
+
+fn too_large() -> Status {
+    Status::too_large(format!("limit is {BODY_BYTES_MAX}"))
+}
+
+/// A body's bytes. What has arrived counts, not what was announced: who sends nothing keeps nobody waiting.
+async fn collect<B>(body: B, bodies: &Semaphore) -> Result<Bytes, Status>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: std::fmt::Display,
+{
+    let mut body = std::pin::pin!(body);
+    let mut shares = Vec::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let unread = |err| Status::bad_request(format!("unable to read the request body: {err}"));
+        let Ok(data) = frame.map_err(unread)?.into_data() else { continue };
+        if all.len() + data.len() > BODY_BYTES_MAX {
+            return Err(too_large());
+        }
+        let share = u32::try_from(data.len()).map_err(|_| too_large())?;
+        let share = bodies.try_acquire_many(share).map_err(|_| {
+            Status::too_many_requests("Too many requests, please try again later.", RETRY_AFTER_SECONDS)
+        })?;
+        shares.push(share);
+        all.extend_from_slice(&data);
+    }
+    Ok(all.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    use super::*;
+
+    #[test]
+    fn a_body_that_never_comes_holds_nothing_and_ends() {
+        base::sim::run(1, async {
+            let bodies = Semaphore::new(10);
+            let parts = http::Request::builder().body(()).expect("a request").into_parts().0;
+            let body = |pieces: &[&'static str], ends: bool| {
+                let pieces: Vec<_> = pieces
+                    .iter()
+                    .map(|p| Ok::<_, Infallible>(Frame::data(Bytes::from_static(p.as_bytes()))))
+                    .collect();
+                let rest = if ends {
+                    futures_util::stream::empty().left_stream()
+                } else {
+                    futures_util::stream::pending().right_stream()
+                };
+                StreamBody::new(futures_util::stream::iter(pieces).chain(rest))
+            };
+            let stuck = read_body(&parts, body(&["abc"], false), &bodies);
+            let mut stuck = std::pin::pin!(stuck);
+            base::select! {
+                _ = stuck.as_mut() => panic!("it never ends"),
+                read = read_body(&parts, body(&["1234567"], true), &bodies) => {
+                    assert!(matches!(read, Ok(Body::Bytes { bytes, .. }) if bytes == "1234567"));
+                },
+            }
+            let much = read_body(&parts, body(&["1234", "5678"], true), &bodies).await;
+            assert_eq!(much.expect_err("no room").code, 429);
+            assert_eq!(stuck.await.expect_err("too slow").code, 504);
+            assert_eq!(bodies.available_permits(), 10);
+        });
+    }
 }
