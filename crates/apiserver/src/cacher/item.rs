@@ -160,13 +160,8 @@ impl Selection {
                 name => match kind.fields.iter().position(|f| f.name == name) {
                     Some(i) => At::Field(i),
                     None => {
-                        let gv = &kind.versions[version].gv;
-                        let message = format!(
-                            "Unable to find {:?} that match label selector {:?}, field selector {fields:?}: field label not supported: {}",
-                            format!("{gv}, Resource={}", kind.storage.resource),
-                            out.labels.to_string(),
-                            term.field
-                        );
+                        // kubectl puts it into its own sentence.
+                        let message = format!("field label not supported: {}", term.field);
                         return Err(Status::bad_request(message));
                     }
                 },
