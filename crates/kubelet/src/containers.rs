@@ -187,13 +187,16 @@ pub fn container(
     check_user(pod, container, inputs.image)?;
     let vars = env::make(container, inputs.facts, inputs.objects, inputs.services)?;
     let known: BTreeMap<String, String> = vars.iter().cloned().collect();
-    let expanded = |list: Ref<'_>| list.items().map(|s| env::expand(s.str(), &known)).collect();
+    let mut left = env::EXPANDED_BYTES_MAX;
+    let mut expanded = |list: Ref<'_>| -> Result<Vec<String>, String> {
+        list.items().map(|s| env::expand(s.str(), &known, &mut left)).collect()
+    };
     let mut out = ContainerConfig {
         name: container.name().to_owned(),
         attempt,
         image: inputs.image.id.clone(),
-        command: expanded(container.command().node),
-        args: expanded(container.args().node),
+        command: expanded(container.command().node)?,
+        args: expanded(container.args().node)?,
         working_dir: container.working_dir().to_owned(),
         envs: vars.into_iter().map(|(key, value)| KeyValue { key, value }).collect(),
         mounts: mounts(inputs, container, attempt)?,

@@ -10,6 +10,10 @@ use apimachinery::{Doc, Ref, k};
 use crate::fields::{self, Facts};
 use crate::objects::{ObjectKind, Objects};
 
+/// What a container's environment, or its arguments, may be long after expansion, in bytes. Linux starts nothing with
+/// more; each variable may name another twice, so that forty short ones would fill the memory.
+pub const EXPANDED_BYTES_MAX: usize = 6 * 1024 * 1024;
+
 /// The environment, in order. Services' variables come last and never replace others.
 ///
 /// # Errors
@@ -48,6 +52,7 @@ pub fn make(
             }
         }
     }
+    let mut left = EXPANDED_BYTES_MAX;
     for var in container.env().iter() {
         let source = var.value_from();
         let value = if source.exists() {
@@ -56,7 +61,7 @@ pub fn make(
                 None => continue,
             }
         } else {
-            expand(var.value(), &known)
+            expand(var.value(), &known, &mut left)?
         };
         known.insert(var.name().to_owned(), value.clone());
         put(var.name().to_owned(), value);
@@ -126,19 +131,27 @@ pub fn references(container: Ref<'_>) -> Vec<(ObjectKind, String)> {
     out
 }
 
-/// Puts values in place of `$(NAME)`. Unknown names stay as they are, `$$` is a dollar.
-pub fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
-    let mut out = String::with_capacity(text.len());
+/// Puts values in place of `$(NAME)`. Unknown names stay as they are, `$$` is a dollar. The result's length is taken
+/// off `left`.
+///
+/// # Errors
+/// When there is not as much left.
+pub fn expand(text: &str, known: &BTreeMap<String, String>, left: &mut usize) -> Result<String, String> {
+    let too_long = || format!("arguments or environment are longer than {EXPANDED_BYTES_MAX} bytes");
+    let mut out = String::new();
     let mut rest = text;
+    // Looked for once: without it, each open bracket would be followed to the end.
+    let mut closes = text.contains(')');
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
         let after = &rest[at + 1..];
+        let inside = after.strip_prefix('(').filter(|_| closes);
+        let end = inside.and_then(|inside| inside.find(')'));
+        closes &= inside.is_none() || end.is_some();
         if let Some(tail) = after.strip_prefix('$') {
             out.push('$');
             rest = tail;
-        } else if let Some(inside) = after.strip_prefix('(')
-            && let Some(end) = inside.find(')')
-        {
+        } else if let (Some(inside), Some(end)) = (inside, end) {
             let name = &inside[..end];
             match known.get(name) {
                 Some(value) => out.push_str(value),
@@ -149,9 +162,13 @@ pub fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
             out.push('$');
             rest = after;
         }
+        if out.len() > *left {
+            return Err(too_long());
+        }
     }
     out.push_str(rest);
-    out
+    *left = left.checked_sub(out.len()).ok_or_else(too_long)?;
+    Ok(out)
 }
 
 /// The variables that tell of Services, Docker links' way. `services` are those of the pod's namespace, and `kubernetes`.
@@ -212,8 +229,23 @@ mod tests {
             ("$(A", "$(A"),
             ("a$$", "a$"),
         ] {
-            assert_eq!(expand(text, &known), want, "{text}");
+            assert_eq!(expand(text, &known, &mut 100).unwrap(), want, "{text}");
         }
+    }
+
+    #[test]
+    fn an_environment_that_doubles_is_refused() {
+        let mut container = doc!({ "name": "c", "env": [{ "name": "V0", "value": "x" }] });
+        for i in 1..40 {
+            let value = format!("$(V{0})$(V{0})", i - 1);
+            container.edit().list("env").push(doc!({ "name": format!("V{i}"), "value": value }));
+        }
+        let pod = doc!({ "metadata": { "name": "p", "namespace": "n" } });
+        let facts = Facts { pod: pod.root(), ips: &[], host_ips: &[], allocatable: &BTreeMap::new() };
+        let made = make(Container(container.root()), facts, &Objects::default(), &[]);
+        assert_eq!(made.unwrap_err(), "arguments or environment are longer than 6291456 bytes");
+        let open = "$(".repeat(500_000);
+        assert_eq!(expand(&open, &BTreeMap::new(), &mut 2_000_000).unwrap(), open);
     }
 
     #[test]
