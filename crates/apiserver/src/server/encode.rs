@@ -265,6 +265,11 @@ fn raw_response(raw: Raw) -> Response<ReplyBody> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use apimachinery::call::Stored;
+    use http_body_util::BodyExt as _;
+
     use super::*;
 
     #[test]
@@ -273,6 +278,31 @@ mod tests {
         assert_eq!(cut(r#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#), r#""metadata":{}}"#);
         assert_eq!(cut(r#"{"apiVersion":"v1","kind":"Pod"}"#), "}");
         assert_eq!(cut(r#"{"metadata":{}}"#), r#""metadata":{}}"#);
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_made_pretty_is_sent_as_it_is() {
+        base::sim::run(1, async {
+            let deep = format!(
+                "{{\"metadata\":{}{}}}",
+                "[".repeat(json::DEPTH_MAX - 1),
+                "]".repeat(json::DEPTH_MAX - 1)
+            );
+            json::parse(deep.clone()).expect("an object by itself can be read");
+            let (namespace, name) = (String::new(), "a".to_owned());
+            let item = Arc::new(Stored { json: deep.clone().into(), revision: 1, namespace, name });
+            let list = List {
+                api_version: "v1".into(),
+                kind: "ConfigMapList".into(),
+                revision: 1,
+                continue_: String::new(),
+                remaining: None,
+                items: vec![item],
+                warnings: Vec::new(),
+            };
+            let sent = list_response(list, true).into_body().collect().await.expect("a body").to_bytes();
+            assert!(String::from_utf8_lossy(&sent).contains(&deep[1..]));
+        });
     }
 
     #[test]
