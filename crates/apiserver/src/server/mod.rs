@@ -131,6 +131,11 @@ impl Server {
     }
 }
 
+/// The answer to what could not be read or answered without a panic, which is that client's alone.
+fn faulty() -> Status {
+    Status::internal("the request could not be served because of a fault in the server")
+}
+
 /// Until the drain begins; a server that nobody can drain any more drains too.
 async fn begun(drain: &mut watch::Receiver<bool>) {
     drop(drain.wait_for(|begun| *begun).await);
@@ -159,7 +164,14 @@ async fn serve(
     let from = Arc::new(Peer { address: peer.ip(), certificates });
     let service = {
         let shared = Arc::clone(shared);
-        hyper::service::service_fn(move |request| answer(request, Arc::clone(&from), Arc::clone(&shared)))
+        hyper::service::service_fn(move |request| {
+            let answer = base::task::contain(answer(request, Arc::clone(&from), Arc::clone(&shared)));
+            async move {
+                answer.await.unwrap_or_else(|_| {
+                    Ok(encode::reply(Reply::Status(faulty()), encode::Form::default(), None))
+                })
+            }
+        })
     };
     let io = TokioIo::new(stream);
     let mut drain = shared.drain.clone();
