@@ -14,8 +14,8 @@ macro_rules! batches {
 }
 
 batches! {
-    seeds_0_to_7: 0..8;
-    seeds_8_to_15: 8..16;
-    seeds_16_to_23: 16..24;
-    seeds_24_to_31: 24..32;
+    seeds_0_to_5: 0..6;
+    seeds_6_to_11: 6..12;
+    seeds_12_to_17: 12..18;
+    seeds_18_to_23: 18..24;
 }
