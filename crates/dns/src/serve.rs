@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use hickory_proto::op::{Message, OpCode, ResponseCode};
+use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -59,7 +59,7 @@ pub(crate) async fn udp(socket: UdpSocket, shared: Arc<Shared>) -> std::io::Resu
             Err(err) if err.kind() == std::io::ErrorKind::ConnectionRefused => continue,
             Err(err) => return Err(err),
         };
-        let Ok(request) = Message::from_vec(&buffer[..n]) else { continue };
+        let Some(request) = question(&buffer[..n]) else { continue };
         match shared.local(&request) {
             Outcome::Reply(reply) => send(&socket, from, fitted(&request, *reply)).await,
             Outcome::Forward => {
@@ -73,6 +73,12 @@ pub(crate) async fn udp(socket: UdpSocket, shared: Arc<Shared>) -> std::io::Resu
             }
         }
     }
+}
+
+/// The question in a packet. Answers are none: two servers, or one and itself, would answer each other for ever once
+/// somebody sent one in the other's name.
+fn question(bytes: &[u8]) -> Option<Message> {
+    Message::from_vec(bytes).ok().filter(|m| m.metadata.message_type == MessageType::Query)
 }
 
 /// The reply's bytes, cut where the client cannot take them all over UDP, so that it asks again over TCP.
@@ -95,7 +101,12 @@ async fn send(socket: &UdpSocket, to: SocketAddr, reply: Option<Vec<u8>>) {
 
 pub(crate) async fn tcp(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
     loop {
-        let (stream, peer) = listener.accept().await?;
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            // A client that was gone already ends nothing but its own connection.
+            Err(err) if err.kind() == std::io::ErrorKind::ConnectionAborted => continue,
+            Err(err) => return Err(err),
+        };
         let shared = Arc::clone(&shared);
         base::task::spawn(async move {
             let Ok(_place) = shared.together.try_acquire() else { return };
@@ -123,14 +134,31 @@ async fn connection(mut stream: TcpStream, shared: &Shared) -> std::io::Result<(
             return Ok(());
         };
         read?;
-        let Ok(request) = Message::from_vec(&bytes) else { return Ok(()) };
+        let Some(request) = question(&bytes) else { return Ok(()) };
         let reply = match shared.local(&request) {
             Outcome::Reply(reply) => reply.to_vec().ok(),
             Outcome::Forward => shared.forwarded(&request, &bytes, true).await,
         };
         let Some(reply) = reply else { return Ok(()) };
         let length = u16::try_from(reply.len()).map_err(|_| std::io::ErrorKind::InvalidData)?;
-        stream.write_all(&length.to_be_bytes()).await?;
-        stream.write_all(&reply).await?;
+        let bytes = [&length.to_be_bytes()[..], &reply].concat();
+        let Ok(written) = base::time::timeout(TCP_IDLE_MAX, stream.write_all(&bytes)).await else {
+            return Ok(());
+        };
+        written?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_no_questions() {
+        let asked = Message::query().to_vec().unwrap();
+        assert!(question(&asked).is_some());
+        let answered = Message::response(7, OpCode::Query).to_vec().unwrap();
+        assert!(question(&answered).is_none());
+        assert!(question(&answered[..5]).is_none());
     }
 }
