@@ -65,11 +65,21 @@ impl State {
         let container = &mut self.containers[index];
         let mut mine: Vec<&ContainerStatus> = found.iter().filter(|c| c.name == container.name).collect();
         mine.sort_by_key(|c| c.attempt);
-        let Some(newest) = mine.pop() else { return };
-        let written = [k::CONTAINER_STATUSES, k::INIT_CONTAINER_STATUSES, k::EPHEMERAL_CONTAINER_STATUSES]
-            .into_iter()
-            .flat_map(|list| status.get(list).items())
-            .find(|c| c.get(k::CONTAINER_ID).str().ends_with(&format!("://{}", newest.id)));
+        let mut written =
+            [k::CONTAINER_STATUSES, k::INIT_CONTAINER_STATUSES, k::EPHEMERAL_CONTAINER_STATUSES]
+                .into_iter()
+                .flat_map(|list| status.get(list).items());
+        let Some(newest) = mine.pop() else {
+            // It went with its sandbox: only the API still knows that it ran, and how often.
+            let runs = |c: Ref<'_>| u32::try_from(c.get(k::RESTART_COUNT).i64()).unwrap_or_default();
+            let ran = |c: &Ref<'_>| runs(*c) > 0 || !c.get(k::CONTAINER_ID).str().is_empty();
+            if let Some(c) = written.find(|c| c.get(k::NAME).str() == container.name).filter(ran) {
+                container.attempt = runs(c);
+                container.next_attempt = container.attempt + 1;
+            }
+            return;
+        };
+        let written = written.find(|c| c.get(k::CONTAINER_ID).str().ends_with(&format!("://{}", newest.id)));
         let said = |key| written.is_some_and(|c| c.get(key).bool());
         container.attempt = newest.attempt;
         // Only what ran counts: a container that was made and never started is no restart.

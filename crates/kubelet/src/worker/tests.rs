@@ -419,6 +419,12 @@ fn a_dead_sandbox_is_replaced_and_a_final_pod_only_cleaned() {
     assert_eq!(b.on(Event::Tick), ["mount", "remove s"]);
     b.on(Event::VolumesMounted);
     assert_eq!(b.on(Event::SandboxRemoved("s".into())), ["sandbox 5"]);
+    // What ran in a sandbox before that one is known from the API only.
+    let mut pod = simple("Always");
+    let status = doc!([{ "name": "a", "restartCount": 2, "containerID": "keelson://c2" }]);
+    pod.edit().at(k::STATUS).set(k::CONTAINER_STATUSES, status);
+    let state = State::adopt(Arc::new(pod), Found { containers: vec![], ..all.clone() }, at(0));
+    assert_eq!((state.containers[0].attempt, state.containers[0].next_attempt), (2, 3));
     let mut pod = simple("Never");
     pod.edit().at(k::STATUS).set(k::PHASE, "Failed");
     let mut b = Bench { state: Some(State::adopt(Arc::new(pod), all, at(0))), now: 0 };
