@@ -1,7 +1,9 @@
 //! OpenAPI v3, made from the schema table and the list of kinds when first asked for.
 //!
 //! Structure only: types, list and map semantics, merge keys, and which verbs a resource has; clients validate,
-//! explain and patch by it. Source: OpenAPI 3.0, KEP-2896. Upstream: k8s.io/kube-openapi.
+//! explain and patch by it. Version 2 has no paths and no definitions: kubectl to 1.28 must have it, and, finding
+//! nothing in it, leaves validation to the server, which does the same to all. Source: OpenAPI 3.0, KEP-2896.
+//! Upstream: k8s.io/kube-openapi.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,7 +19,11 @@ use sha2::{Digest, Sha256};
 use crate::kinds::Table;
 use crate::{Api, PathHandler};
 
-/// Answers `/openapi/v3` and one document per group and version below it.
+/// Where version 2 is.
+const V2: &str = "/openapi/v2";
+const TITLE: &str = "Kubernetes";
+
+/// Answers `/openapi/v2`, `/openapi/v3` and one document per group and version below it.
 #[derive(Default)]
 pub struct OpenApi {
     // Invariant: made from the table that it holds.
@@ -28,11 +34,14 @@ type Documents = BTreeMap<String, (Bytes, String)>;
 
 impl PathHandler for OpenApi {
     fn serves(&self, path: &str) -> bool {
-        path == "/openapi/v3" || path.starts_with("/openapi/v3/")
+        path == V2 || path == "/openapi/v3" || path.starts_with("/openapi/v3/")
     }
 
     fn answer<'a>(&'a self, api: &'a Arc<Api>, path: &'a str, call: &'a Call) -> BoxFuture<'a, Reply> {
         Box::pin(async move {
+            if path == V2 {
+                return second(call);
+            }
             let rest = path.trim_end_matches('/').trim_start_matches("/openapi/v3").trim_start_matches('/');
             self.with(&api.kinds.table(), |documents| {
                 if rest.is_empty() {
@@ -80,6 +89,29 @@ fn document(bytes: &Bytes, hash: &str, call: &Call) -> Reply {
     Reply::Raw(Raw { code, content_type: "application/json".into(), headers, body: RawBody::Bytes(body) })
 }
 
+/// Version 2, in JSON or in gnostic's protobuf. Source: github.com/google/gnostic/openapiv2/OpenAPIv2.proto.
+fn second(call: &Call) -> Reply {
+    // Clients ask for it with an `@` before the version, which no media type may have in an answer.
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let version = crate::version::GIT_VERSION;
+    let binary = call.wire.headers.iter().any(|(n, v)| n == "accept" && v.contains("proto-openapi"));
+    if !binary {
+        let doc = doc!({ "swagger": "2.0", "info": { "title": TITLE, "version": version }, "paths": {} });
+        return Reply::Doc { code: 200, doc: Box::new(doc), warnings: Vec::new() };
+    }
+    // Document: 1 swagger, 2 info, 8 paths; Info: 1 title, 2 version.
+    let info = [member(1, TITLE.as_bytes()), member(2, version.as_bytes())].concat();
+    let body = [member(1, b"2.0"), member(2, &info), member(8, b"")].concat();
+    let body = RawBody::Bytes(body.into());
+    Reply::Raw(Raw { code: 200, content_type: PROTOBUF.into(), headers: Vec::new(), body })
+}
+
+/// A protobuf member of up to 127 bytes.
+fn member(number: u8, value: &[u8]) -> Vec<u8> {
+    let len = u8::try_from(value.len()).ok().filter(|n| *n < 128).expect("names and versions are short");
+    [&[number << 3 | 2, len], value].concat()
+}
+
 fn make(table: &Table) -> Documents {
     let mut versions: BTreeSet<GroupVersion> = BTreeSet::new();
     for kind in table.all() {
@@ -94,7 +126,7 @@ fn one(table: &Table, gv: &GroupVersion) -> (String, (Bytes, String)) {
     } else {
         format!("apis/{}/{}", gv.group, gv.version)
     };
-    let mut out = doc!({ "openapi": "3.0.0", "info": { "title": "Kubernetes", "version": crate::version::GIT_VERSION }, "paths": {}, "components": { "schemas": {} } });
+    let mut out = doc!({ "openapi": "3.0.0", "info": { "title": TITLE, "version": crate::version::GIT_VERSION }, "paths": {}, "components": { "schemas": {} } });
     let mut types = Types::default();
     for kind in table.all() {
         let Some(version) = kind.versions.iter().find(|v| v.gv == *gv) else { continue };

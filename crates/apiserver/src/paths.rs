@@ -163,7 +163,9 @@ impl PathHandler for Root {
                 paths.push(format!("/apis/{group}"));
                 paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
             }
-            for fixed in ["/healthz", "/livez", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"] {
+            for fixed in
+                ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
+            {
                 paths.push(fixed.into());
             }
             paths.sort_unstable();
