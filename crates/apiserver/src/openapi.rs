@@ -418,3 +418,32 @@ fn operation(verb: Verb, action: &str, gvk: &Doc, body: &Doc) -> Doc {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::call::{Accept, Body, Options, Target, Who, Wire};
+
+    use super::*;
+
+    #[test]
+    fn the_second_version_is_there_for_old_clients() {
+        let mut call = Call {
+            who: Who::Anonymous,
+            verb: Verb::Get,
+            target: Target::Path(V2.into()),
+            options: Options::default(),
+            accept: Accept::default(),
+            body: Body::Empty,
+            wire: Wire::default(),
+        };
+        assert!(matches!(second(&call), Reply::Doc { code: 200, .. }));
+        let asked = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+        call.wire.headers.push(("accept".into(), asked.into()));
+        let Reply::Raw(Raw { content_type, body: RawBody::Bytes(body), .. }) = second(&call) else {
+            panic!("not bytes")
+        };
+        assert!(!content_type.contains('@'), "kubectl cannot read {content_type}");
+        assert!(body.starts_with(b"\x0a\x032.0\x12"), "{body:?}");
+        assert!(body.ends_with(b"\x42\x00"), "{body:?}");
+    }
+}
