@@ -52,6 +52,7 @@ pub fn run(root: &Path, update: bool) -> Result<()> {
     for source in &sources {
         words(source, &mut problems);
         io(source, &mut problems);
+        selects(source, &mut problems);
     }
     unreachable_files(root, &sources, &mut problems);
     if problems.is_empty() {
@@ -98,6 +99,19 @@ fn io(source: &Source, problems: &mut Vec<String>) {
         for path in IO_PATHS.iter().filter(|p| line.contains(**p)) {
             problems.push(format!("{}:{}: {path} in a crate without IO", source.path.display(), i + 1));
         }
+    }
+}
+
+/// tokio's `select!` polls in random order. No lint can forbid it: `base::select!` is made of it.
+fn selects(source: &Source, problems: &mut Vec<String>) {
+    let base = source.path.starts_with("crates/base");
+    for (i, _) in source.code.lines().enumerate().filter(|(_, line)| !base && line.contains("tokio::select!"))
+    {
+        problems.push(format!(
+            "{}:{}: use base::select!, which polls in order",
+            source.path.display(),
+            i + 1
+        ));
     }
 }
 
