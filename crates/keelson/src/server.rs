@@ -158,7 +158,7 @@ async fn api(pki: &Pki, cluster: &Cluster, store: Arc<dyn Store>) -> anyhow::Res
         authentication: vec![x509, Box::new(accounts.clone())],
         authorization: vec![Box::new(Node::new(lister.clone())), Box::new(rbac.clone())],
         admission: apiserver::admission::plugins(),
-        audit: Vec::new(),
+        audit: vec![Box::new(apiserver::filters::audit::Log)],
         flow: apiserver::filters::flow::Flow::default(),
         paths: apiserver::paths::handlers(tokens.clone(), tunnels.clone(), url),
         connect: apiserver::connect::connectors(tokens, accounts, rbac, tunnels),
