@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use std::path::PathBuf;
 
 mod codegen;
+mod conformance;
 mod import;
 mod run;
 mod schema_text;
@@ -17,6 +18,7 @@ const USAGE: &str = "cargo xtask <task>
   codegen [--check]                                 schema blob, keys and views from the schema text
   tidy [--update]                                   dependency direction, lengths, lost files; see tidy-allow.txt
   size                                              hand-written lines against the budget
+  conformance                                       rows of the conformance list that tests prove
   build [--profile NAME]                            the static binary; release if nothing is said
   demo                                              build, then show what a cluster does (needs root)
   test                                              all tests (with nextest where it is installed; some need root)";
@@ -29,6 +31,7 @@ fn main() -> Result<()> {
         Some("codegen") => codegen::run(&root, args.iter().any(|a| a == "--check")),
         Some("tidy") => tidy::run(&root, args.iter().any(|a| a == "--update")),
         Some("size") => size::run(&root),
+        Some("conformance") => conformance::run(&root),
         Some("build") => {
             let profile = option(&args, "--profile").unwrap_or_else(|_| "release".to_owned());
             println!("{}", run::build(&root, &profile)?.display());

@@ -35,6 +35,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("bootstrap", &["base", "apimachinery", "client"]),
     ("xtask", &[]),
     ("node-tests", &["base"]),
+    ("conformance-tests", &[]),
 ];
 /// Crates that do no IO, and what would let them.
 const PURE: &[&str] = &["apimachinery", "api"];

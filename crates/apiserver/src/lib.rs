@@ -87,6 +87,11 @@ impl LocalTransport {
     pub fn new(api: Arc<Api>) -> LocalTransport {
         LocalTransport(api)
     }
+
+    /// The server it leads to.
+    pub fn api(&self) -> &Arc<Api> {
+        &self.0
+    }
 }
 
 impl Transport for LocalTransport {

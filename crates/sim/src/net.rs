@@ -1,19 +1,18 @@
 //! The way of components to the API server: it delays, loses, and breaks off when the server dies.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use apimachinery::Call;
 use apimachinery::call::{BoxFuture, Reply, Transport, TransportError, Watch, WatchEvent};
-use apiserver::LocalTransport;
+use apiserver::{Api, LocalTransport};
 use futures_util::StreamExt;
 
 /// The network of the cluster.
-#[derive(Default)]
 pub struct Net {
-    server: Mutex<Option<Arc<Process>>>,
+    server: base::watch::Sender<Option<Arc<Process>>>,
     /// How long each way takes at most, in microseconds.
     delay_us: AtomicU64,
     /// How many of a thousand calls get lost on each way.
@@ -31,6 +30,12 @@ struct Process {
 /// A component's way to the server.
 pub struct Link(Arc<Net>);
 
+impl Default for Net {
+    fn default() -> Self {
+        Net { server: base::watch::Sender::new(None), delay_us: AtomicU64::new(0), lost: AtomicU64::new(0) }
+    }
+}
+
 impl Net {
     /// How the network is from now on.
     pub fn set(&self, delay_most: Duration, lost_per_mille: u64) {
@@ -41,12 +46,13 @@ impl Net {
     /// A server answers from now on.
     pub fn serve(&self, api: LocalTransport) {
         let (end, gone) = base::watch::channel(false);
-        *self.lock() = Some(Arc::new(Process { api, gone, end }));
+        self.server.send(Some(Arc::new(Process { api, gone, end })));
     }
 
     /// The server is gone: calls under way and watches break off.
     pub fn down(&self) {
-        let process = self.lock().take();
+        let process = self.server.get();
+        self.server.send(None);
         if let Some(process) = process {
             process.end.send(true);
         }
@@ -57,8 +63,11 @@ impl Net {
         Arc::new(Link(self.clone()))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Process>>> {
-        self.server.lock().expect("nobody panics holding it")
+    /// The server itself, once it answers.
+    pub async fn api(&self) -> Arc<Api> {
+        let mut server = self.server.subscribe();
+        let served = server.wait_for(Option::is_some).await.expect("the sender is ours");
+        served.expect("waited for it").api.api().clone()
     }
 
     async fn travel(&self) -> Result<(), TransportError> {
@@ -80,7 +89,7 @@ fn broken(kind: io::ErrorKind) -> TransportError {
 impl Link {
     async fn carry(&self, call: Call) -> Result<Reply, TransportError> {
         self.0.travel().await?;
-        let process = self.0.lock().clone().ok_or_else(|| broken(io::ErrorKind::ConnectionRefused))?;
+        let process = self.0.server.get().ok_or_else(|| broken(io::ErrorKind::ConnectionRefused))?;
         let mut gone = process.gone.clone();
         let reply = base::select! {
             _ = gone.wait_for(|gone| *gone) => return Err(broken(io::ErrorKind::ConnectionReset)),

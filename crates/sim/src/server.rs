@@ -30,6 +30,9 @@ KQedyMoBRNNdxu91gKxAXCNeYKk3e1gjfTUoHOMiy8cBRepH7uZuvRf1
 -----END PRIVATE KEY-----
 ";
 
+/// Where clients outside would reach it.
+const URL: &str = "https://192.0.2.100:6443";
+
 /// A server that answers; it dies with this.
 pub struct Server {
     /// The way to it.
@@ -83,6 +86,7 @@ pub async fn start(disk: SimDisk, history: Arc<History>) -> anyhow::Result<Serve
     let tokens = Arc::new(Tokens::new(TOKEN_KEY, "https://kubernetes.default.svc.cluster.local")?);
     let accounts = Arc::new(ServiceAccounts::new(tokens.clone(), lister.clone()));
     let rbac = Arc::new(Rbac::new(lister.clone()));
+    let tunnels = Tunnels::default();
     let api = LocalTransport::new(Arc::new(Api {
         kinds: Kinds::new(all),
         store,
@@ -92,8 +96,8 @@ pub async fn start(disk: SimDisk, history: Arc<History>) -> anyhow::Result<Serve
         admission: apiserver::admission::plugins(),
         audit: Vec::new(),
         flow: Flow::default(),
-        paths: Vec::new(),
-        connect: apiserver::connect::connectors(tokens, accounts, rbac, Tunnels::default()),
+        paths: apiserver::paths::handlers(tokens.clone(), tunnels.clone(), URL.to_owned()),
+        connect: apiserver::connect::connectors(tokens, accounts, rbac, tunnels),
         pools: Pools::default(),
     }));
     let transport: Arc<dyn Transport> = Arc::new(api.clone());

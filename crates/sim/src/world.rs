@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use apimachinery::call::User;
+use apiserver::Api;
 use base::task::Task;
 use client::Client;
 use controllers::Manager;
@@ -63,6 +64,16 @@ impl World {
     /// A client of a person with all rights.
     pub fn admin(&self) -> Client {
         Client::component(self.net.link(), User::new("admin", &["system:masters"]))
+    }
+
+    /// The server itself, once it answers: requests reach it without the network.
+    pub async fn api(&self) -> Arc<Api> {
+        self.net.api().await
+    }
+
+    /// The server's disk.
+    pub fn disk(&self) -> SimDisk {
+        self.disk.clone()
     }
 
     /// Begins a life of the server.

@@ -1,0 +1,178 @@
+//! A cluster for one test: requests as text, and waiting for conditions by watches.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::time::Duration;
+
+use apimachinery::call::{Reply, User, Watch};
+use apimachinery::{Doc, doc, k};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use sim::world::World;
+
+use crate::harness::{Server, shown};
+
+/// How long a test waits for a condition, in virtual time; upstream's own limit for most of its waits.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// A control plane with two nodes that are ready, and a namespace of the test's own. Requests as [`Server`] has them,
+/// with all rights.
+pub struct Cluster {
+    // Never read: its components live as long as this.
+    _world: World,
+    server: Server,
+    /// The test's namespace.
+    pub ns: String,
+}
+
+impl Deref for Cluster {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+/// Plays `test` in virtual time. What the checkers of the simulation accuse fails it, too.
+pub fn play<F: Future<Output = ()>>(test: impl FnOnce(Cluster) -> F) {
+    base::sim::run(1, async {
+        let world = World::new(2);
+        let server = Server { api: world.api().await, disk: world.disk() };
+        let history = world.history.clone();
+        let cluster = Cluster { _world: world, server, ns: "conformance".to_owned() };
+        cluster.namespace("conformance").await;
+        cluster
+            .until("/api/v1/nodes", "both nodes are ready", |nodes| {
+                nodes.len() == 2
+                    && nodes
+                        .values()
+                        .all(|n| condition(n, "Ready") == "True" && n.root().find("spec.taints").is_empty())
+            })
+            .await;
+        test(cluster).await;
+        assert_eq!(history.broken(), Vec::<String>::new());
+    });
+}
+
+impl Cluster {
+    /// Makes a namespace and waits for what every namespace has: its service account and root certificate.
+    pub async fn namespace(&self, name: &str) {
+        self.post("/api/v1/namespaces", &doc!({ "metadata": { "name": name } })).await.ok();
+        for (resource, object) in [("serviceaccounts", "default"), ("configmaps", "kube-root-ca.crt")] {
+            self.until(&format!("/api/v1/namespaces/{name}/{resource}"), object, |all| {
+                all.contains_key(&format!("{name}/{object}"))
+            })
+            .await;
+        }
+    }
+
+    /// A path of a resource in the test's namespace: `/api/v1` and `pods`, or `/apis/apps/v1` and `deployments`.
+    pub fn at(&self, group: &str, resource: &str) -> String {
+        format!("{group}/namespaces/{}/{resource}", self.ns)
+    }
+
+    /// Watches the collection at `uri` until `test` holds of its objects, by `namespace/name` (or name); gives them.
+    ///
+    /// # Panics
+    /// When it does not come to hold.
+    #[track_caller]
+    pub fn until(
+        &self,
+        uri: &str,
+        what: &str,
+        test: impl Fn(&BTreeMap<String, Doc>) -> bool,
+    ) -> impl Future<Output = BTreeMap<String, Doc>> {
+        let at = std::panic::Location::caller();
+        async move {
+            let list = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+            let mut events = self.watch(&format!("{uri}{}{list}", separator(uri))).await;
+            let mut all = BTreeMap::new();
+            let end = base::time::instant() + WAIT_MAX;
+            let mut settled = false;
+            loop {
+                if settled && test(&all) {
+                    return all;
+                }
+                let Some(event) = events.next_before(end).await else {
+                    panic!("{at}: {what}: not within {WAIT_MAX:?}; there is {all:#?}");
+                };
+                if event.get(k::TYPE).str() == "BOOKMARK" {
+                    settled = true;
+                    continue;
+                }
+                let object = event.get(k::OBJECT).to_doc();
+                let meta = object.get(k::METADATA);
+                let parts = [meta.get(k::NAMESPACE).str(), meta.get(k::NAME).str()];
+                let key = parts.iter().copied().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("/");
+                match event.get(k::TYPE).str() {
+                    "DELETED" => all.remove(&key),
+                    _ => all.insert(key, object),
+                };
+            }
+        }
+    }
+
+    /// Waits until `test` holds of the one object at `collection` named `name`; gives it.
+    pub async fn until_one(
+        &self,
+        collection: &str,
+        name: &str,
+        what: &str,
+        test: impl Fn(&Doc) -> bool,
+    ) -> Doc {
+        let uri = format!("{collection}?fieldSelector=metadata.name%3D{name}");
+        let mut all = self.until(&uri, what, |all| all.values().any(&test)).await;
+        all.pop_first().expect("the condition held of one").1
+    }
+
+    /// Waits until nothing is left at `uri`.
+    pub async fn until_none(&self, uri: &str, what: &str) {
+        self.until(uri, what, BTreeMap::is_empty).await;
+    }
+
+    /// Begins a watch; `uri` is a collection's, with or without a query.
+    pub async fn watch(&self, uri: &str) -> Events {
+        let uri = format!("{uri}{}watch=true", separator(uri));
+        let admin = User::new("admin", &["system:masters"]);
+        match self.reply(admin.into(), "GET", &uri, &[], Bytes::new()).await {
+            Reply::Watch(watch) => Events(watch),
+            other => panic!("{uri}: {other:?}"),
+        }
+    }
+}
+
+/// What parts one more parameter from a URI.
+fn separator(uri: &str) -> char {
+    if uri.contains('?') { '&' } else { '?' }
+}
+
+/// The events of a watch.
+pub struct Events(Watch);
+
+impl Events {
+    /// The next event as the client sees it: `type` and `object`.
+    pub async fn next(&mut self) -> Doc {
+        let end = base::time::instant() + WAIT_MAX;
+        self.next_before(end).await.expect("an event comes")
+    }
+
+    /// The next event, if one comes before `end`.
+    pub async fn next_before(&mut self, end: base::time::Instant) -> Option<Doc> {
+        base::select! {
+            event = self.0.events.next() => event.map(shown),
+            () = base::time::sleep_until(end) => None,
+        }
+    }
+
+    /// That nothing comes for so long.
+    pub async fn is_quiet_for(&mut self, time: Duration) {
+        let event = self.next_before(base::time::instant() + time).await;
+        assert!(event.is_none(), "{event:?}");
+    }
+}
+
+/// The status of a condition; empty without it.
+pub fn condition<'a>(object: &'a Doc, kind: &str) -> &'a str {
+    let found = object.root().find("status.conditions").items().find(|c| c.get(k::TYPE).str() == kind);
+    found.map_or("", |c| c.get(k::STATUS).str())
+}
