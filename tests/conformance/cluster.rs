@@ -5,12 +5,12 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use apimachinery::call::{Reply, User, Watch};
-use apimachinery::{Doc, doc, k};
+use apimachinery::{Doc, Edit, Ref, Val, doc, k};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use sim::world::World;
 
-use crate::harness::{Server, shown};
+use crate::harness::{Answer, Server, shown};
 
 /// How long a test waits for a condition, in virtual time; upstream's own limit for most of its waits.
 const WAIT_MAX: Duration = Duration::from_secs(300);
@@ -64,6 +64,29 @@ impl Cluster {
             })
             .await;
         }
+    }
+
+    /// Reads the object at `uri`, changes it and writes it back; gives what was written. Again after a conflict: the
+    /// cluster's own components write, too.
+    pub async fn update(&self, uri: &str, change: impl Fn(Edit<'_>)) -> Doc {
+        loop {
+            let mut object = self.get(uri).await.ok();
+            change(object.edit());
+            let answer = self.put(uri, &object).await;
+            if answer.code != 409 {
+                return answer.ok();
+            }
+        }
+    }
+
+    /// Deletes with options.
+    pub async fn delete_with(&self, uri: &str, options: &Doc) -> Answer {
+        self.send("DELETE", uri, &[], options.to_json().into()).await
+    }
+
+    /// The objects of a collection.
+    pub async fn list(&self, uri: &str) -> Vec<Doc> {
+        self.get(uri).await.ok().get(k::ITEMS).items().map(Ref::to_doc).collect()
     }
 
     /// A path of a resource in the test's namespace: `/api/v1` and `pods`, or `/apis/apps/v1` and `deployments`.
@@ -175,4 +198,29 @@ impl Events {
 pub fn condition<'a>(object: &'a Doc, kind: &str) -> &'a str {
     let found = object.root().find("status.conditions").items().find(|c| c.get(k::TYPE).str() == kind);
     found.map_or("", |c| c.get(k::STATUS).str())
+}
+
+/// The text at a dotted path; empty without it.
+pub fn text<'a>(object: &'a Doc, path: &str) -> &'a str {
+    object.root().find(path).str()
+}
+
+/// The object with a value at a dotted path.
+pub fn with<'v>(mut object: Doc, path: &str, value: impl Into<Val<'v>>) -> Doc {
+    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let parents = parents.split('.').filter(|p| !p.is_empty());
+    parents.fold(object.edit(), Edit::at).set(last, value);
+    object
+}
+
+/// Of the same value, field by field.
+#[track_caller]
+pub fn assert_same(a: Ref<'_>, b: Ref<'_>) {
+    assert!(a.same(b), "{:?}\n{:?}", a.to_doc(), b.to_doc());
+}
+
+/// A pod of one container, for a label.
+pub fn pod(name: &str, label: &str) -> Doc {
+    doc!({ "metadata": { "name": name, "labels": { "name": label } },
+        "spec": { "containers": [{ "name": "c", "image": "pause" }] } })
 }

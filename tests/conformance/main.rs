@@ -11,4 +11,5 @@ mod cluster;
 mod harness;
 
 mod namespace;
+mod resource_quota;
 mod watch;
