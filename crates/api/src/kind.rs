@@ -317,8 +317,8 @@ pub trait Strategy: Sync {
         true
     }
 
-    /// Default finalizers for deletion without `propagationPolicy`: kinds of old groups orphan their dependents.
-    fn default_propagation(&self) -> &'static str {
+    /// What a deletion through this version without `propagationPolicy` means for dependents: old versions orphan them.
+    fn default_propagation(&self, _gv: &GroupVersion) -> &'static str {
         "Background"
     }
 }

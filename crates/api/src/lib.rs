@@ -17,6 +17,7 @@ mod scheduling;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod workload;
 
 pub use kind::{
     Action, Allocations, Cell, Class, Column, Generation, Kind, NameRule, Op, ScalePaths, Scope,

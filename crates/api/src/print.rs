@@ -1,6 +1,7 @@
 //! What tables show: ages, plain values and the columns that many kinds share.
 //! Upstream: pkg/printers/internalversion, k8s.io/apimachinery/pkg/util/duration.
 
+use apimachinery::selector::Selector;
 use apimachinery::{Key, Ref, k};
 use base::time::Timestamp;
 
@@ -67,7 +68,7 @@ pub(crate) fn label_map(labels: Ref<'_>) -> Cell {
 }
 
 /// A label selector as text.
-pub(crate) fn label_selector(selector: Ref<'_>) -> Cell {
+fn label_selector(selector: Ref<'_>) -> Cell {
     let mut all: Vec<String> = selector
         .get(k::MATCH_LABELS)
         .entries()
@@ -88,18 +89,23 @@ pub(crate) fn label_selector(selector: Ref<'_>) -> Cell {
     or_none(&all.join(","))
 }
 
-/// The images of a template's containers.
-pub(crate) fn images(owner: Ref<'_>) -> Cell {
-    template(owner, k::IMAGE)
+/// A selector of either form as text.
+pub(crate) fn selector(selector: Ref<'_>) -> Cell {
+    if Selector::is_plain(selector) { label_map(selector) } else { label_selector(selector) }
 }
 
-/// The names of a template's containers.
-pub(crate) fn template_names(owner: Ref<'_>) -> Cell {
-    template(owner, k::NAME)
+/// The images of the containers of `template`.
+pub(crate) fn container_images(template: Ref<'_>) -> Cell {
+    each(template, k::IMAGE)
 }
 
-fn template(owner: Ref<'_>, key: Key) -> Cell {
-    let containers = owner.get(k::SPEC).get(k::TEMPLATE).get(k::SPEC).get(k::CONTAINERS);
+/// The names of the containers of `template`.
+pub(crate) fn container_names(template: Ref<'_>) -> Cell {
+    each(template, k::NAME)
+}
+
+fn each(template: Ref<'_>, key: Key) -> Cell {
+    let containers = template.get(k::SPEC).get(k::CONTAINERS);
     let all: Vec<&str> = containers.items().map(|c| c.get(key).str()).collect();
     Cell::from(all.join(","))
 }

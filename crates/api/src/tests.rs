@@ -274,6 +274,97 @@ fn complaints_about_others() {
 }
 
 #[test]
+fn kinds_that_make_pods_share_their_template() {
+    let spec = "template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}";
+    let of = |gv: &str, kind: &str, spec: &str| {
+        format!("{{apiVersion: {gv}, kind: {kind}, metadata: {{name: x}}, spec: {{{spec}}}}}")
+    };
+    for (gv, kind, selector, labels) in [
+        ("v1", "ReplicationController", r#"{"a":"b"}"#, r#"{"a":"b"}"#),
+        ("extensions/v1beta1", "ReplicaSet", r#"{"matchLabels":{"a":"b"}}"#, r#"{"a":"b"}"#),
+        ("extensions/v1beta1", "Deployment", r#"{"matchLabels":{"a":"b"}}"#, r#"{"a":"b"}"#),
+    ] {
+        let (_, doc, errs) = created(&of(gv, kind, spec));
+        let json = |path: &str| String::from_utf8(doc.root().find(path).to_json()).unwrap();
+        assert_eq!(
+            (errs.as_str(), json("spec.selector").as_str(), json("metadata.labels").as_str()),
+            ("", selector, labels),
+            "{gv} {kind}"
+        );
+        assert_eq!(
+            (json("spec.replicas").as_str(), json("spec.template.spec.dnsPolicy").as_str()),
+            ("1", r#""ClusterFirst""#)
+        );
+    }
+    refuses(
+        &of("apps/v1beta2", "ReplicaSet", spec),
+        expect![[r#"
+            spec.selector: Required value
+            spec.template.metadata.labels: Invalid value: {"a":"b"}: `selector` does not match template `labels`"#]],
+    );
+    refuses(
+        &of("v1", "ReplicationController", "replicas: -1, selector: {a: c}"),
+        expect![[r#"
+            spec.replicas: Invalid value: -1: must be greater than or equal to 0
+            spec.template: Required value"#]],
+    );
+    let odd = "minReadySeconds: -1, selector: {a: c}, template: {metadata: {labels: {a: b}}, spec: {restartPolicy: Never, activeDeadlineSeconds: 5, ephemeralContainers: [{name: d, image: i}], containers: [{name: c, image: i}]}}";
+    refuses(
+        &of("v1", "ReplicationController", odd),
+        expect![[r#"
+            spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0
+            spec.template.metadata.labels: Invalid value: {"a":"b"}: `selector` does not match template `labels`
+            spec.template.spec.ephemeralContainers: Forbidden: ephemeral containers not allowed in pod template
+            spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"
+            spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicationController is not Supported"#]],
+    );
+    refuses(
+        "{apiVersion: v1, kind: PodTemplate, metadata: {name: x}, template: {metadata: {labels: {a: 'b c'}}, spec: {containers: [{name: c}]}}}",
+        expect![[
+            r#"template.labels: Invalid value: "b c": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?'), template.spec.containers[0].image: Required value"#
+        ]],
+    );
+    // Selectors may change through the oldest versions, and a controller's always.
+    for (gv, kind, changes) in [
+        ("v1", "ReplicationController", true),
+        ("apps/v1", "ReplicaSet", false),
+        ("apps/v1beta2", "ReplicaSet", false),
+        ("extensions/v1beta1", "ReplicaSet", true),
+        ("apps/v1beta1", "Deployment", true),
+    ] {
+        let selector = if gv == "v1" { "selector: {a: b}" } else { "selector: {matchLabels: {a: b}}" };
+        let old = of(gv, kind, &format!("{selector}, {spec}"));
+        let (_, errs) = update(&old, &old.replace("a: b", "a: d"), "");
+        assert_eq!(errs.is_empty(), changes, "{gv} {kind}: {errs}");
+        let (found, gv, _) = stored(&old);
+        let left = found.strategy.default_propagation(&gv) == "Orphan";
+        assert_eq!(left, gv.to_string() != "apps/v1", "{gv}");
+    }
+}
+
+#[test]
+fn counts_of_a_status_add_up() {
+    for (gv, kind, selector) in [
+        ("v1", "ReplicationController", "{a: b}"),
+        ("apps/v1", "ReplicaSet", "{matchLabels: {a: b}}"),
+        ("apps/v1", "Deployment", "{matchLabels: {a: b}}"),
+    ] {
+        let old = format!(
+            "{{apiVersion: {gv}, kind: {kind}, metadata: {{name: x}}, spec: {{selector: {selector}, template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}}}"
+        );
+        let new = old.replace("spec: {selector", "status: {replicas: 1, readyReplicas: 1, availableReplicas: 2, observedGeneration: -1}, spec: {selector");
+        let (_, errs) = update(&old, &new, "status");
+        for part in [
+            "status.observedGeneration: Invalid value: -1: must be greater than or equal to 0",
+            "status.availableReplicas: Invalid value: 2: cannot be greater than status.replicas",
+            "status.availableReplicas: Invalid value: 2: cannot be greater than readyReplicas",
+        ] {
+            assert!(errs.contains(part), "{kind}: {errs}");
+        }
+    }
+}
+
+#[test]
 fn a_pod_s_image_changes_and_little_else() {
     let (doc, errs) = update(POD, &POD.replace("i:1", "i:2"), "");
     assert_eq!((errs.as_str(), doc.get(k::METADATA).get(k::GENERATION).i64()), ("", 2));
@@ -306,7 +397,9 @@ fn status_and_spec_are_written_apart() {
         ("", 1, 3)
     );
     assert_eq!(doc.get(k::METADATA).get(k::GENERATION).i64(), 1);
-    let (_, errs) = update(DEPLOYMENT, &DEPLOYMENT.replace("app: a", "app: b"), "");
+    let apps = DEPLOYMENT.replace("extensions/v1beta1", "apps/v1");
+    let apps = apps.replace("spec: {template", "spec: {selector: {matchLabels: {app: a}}, template");
+    let (_, errs) = update(&apps, &apps.replace("app: a", "app: b"), "");
     assert!(errs.contains("spec.selector: Invalid value:") && errs.contains("field is immutable"), "{errs}");
 }
 
@@ -386,6 +479,14 @@ fn rows() {
     row(
         "{apiVersion: apps/v1, kind: Deployment, metadata: {name: d, creationTimestamp: '2025-12-31T01:00:00Z'}, spec: {replicas: 3, selector: {matchLabels: {a: b}}, template: {spec: {containers: [{name: c, image: i}]}}}, status: {readyReplicas: 2, updatedReplicas: 3, availableReplicas: 2}}",
         expect!["d | 2/3 | 3 | 2 | 24h | c | i | a=b"],
+    );
+    row(
+        "{apiVersion: v1, kind: ReplicationController, metadata: {name: r}, spec: {replicas: 3, selector: {b: c, a: b}, template: {spec: {containers: [{name: c, image: i}, {name: d, image: j}]}}}, status: {replicas: 2, readyReplicas: 1}}",
+        expect!["r | 3 | 2 | 1 | <unknown> | c,d | i,j | a=b,b=c"],
+    );
+    row(
+        "{apiVersion: v1, kind: PodTemplate, metadata: {name: t}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}",
+        expect!["t | c | i | a=b"],
     );
     row(
         "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {type: LoadBalancer, clusterIP: 10.0.0.1, ports: [{port: 80, nodePort: 30080, protocol: TCP}]}}",

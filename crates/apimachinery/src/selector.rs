@@ -190,6 +190,25 @@ impl Selector {
         Ok(Selector { nothing: false, requirements })
     }
 
+    /// Reads a selector of either form, as `spec.selector` of one kind or another has it; a missing one matches nothing.
+    ///
+    /// # Errors
+    /// As the two forms.
+    pub fn from_either(selector: Ref<'_>) -> Result<Selector, SelectorError> {
+        if Selector::is_plain(selector) {
+            Selector::from_map(selector)
+        } else {
+            Selector::from_label_selector(selector)
+        }
+    }
+
+    /// Whether it is a plain map of labels, and not `matchLabels` and `matchExpressions`.
+    pub fn is_plain(selector: Ref<'_>) -> bool {
+        selector.is_object()
+            && !selector.get(k::MATCH_LABELS).is_object()
+            && !selector.get(k::MATCH_EXPRESSIONS).is_array()
+    }
+
     /// Whether every object matches.
     pub fn is_everything(&self) -> bool {
         !self.nothing && self.requirements.is_empty()

@@ -16,6 +16,7 @@ resources! {
     NAMESPACES = "", "v1", "namespaces";
     NODES = "", "v1", "nodes";
     PODS = "", "v1", "pods";
+    REPLICATION_CONTROLLERS = "", "v1", "replicationcontrollers";
     RESOURCE_QUOTAS = "", "v1", "resourcequotas";
     SECRETS = "", "v1", "secrets";
     SERVICES = "", "v1", "services";

@@ -30,6 +30,7 @@ pub const ALL: &[Controller] = &[
     resourcequota::RESOURCE_QUOTA,
     deployment::DEPLOYMENT,
     replicaset::REPLICA_SET,
+    replicaset::REPLICATION_CONTROLLER,
     endpointslice::ENDPOINT_SLICE,
     garbage_collector::GARBAGE_COLLECTOR,
 ];

@@ -115,10 +115,9 @@ pub fn owners_to_wake(ctx: &Ctx, gvr: &Gvr, kind: &str, namespace: &str, value: 
         .collect()
 }
 
-/// `spec.selector` as a selector; one that cannot be read matches nothing.
+/// `spec.selector` of either form as a selector; one that cannot be read matches nothing.
 pub fn selector(object: Ref<'_>) -> Selector {
-    Selector::from_label_selector(object.get(k::SPEC).get(k::SELECTOR))
-        .unwrap_or_else(|_| Selector::nothing())
+    Selector::from_either(object.get(k::SPEC).get(k::SELECTOR)).unwrap_or_else(|_| Selector::nothing())
 }
 
 /// Whether `selector` fits a map of labels.

@@ -1,13 +1,13 @@
-//! ReplicaSet: keeps as many pods as its spec says. Where we differ on purpose: the own-write fence in place of
-//! expectations, and the pods of a batch are created at once and in order. Upstream: pkg/controller/replicaset.
+//! ReplicaSet and ReplicationController: as many pods as the spec says. Where we differ on purpose: the own-write fence in place of
+//! expectations, and the pods of a batch are created at once and in order. Upstream: pkg/controller/{replicaset,replication}.
 
 use std::time::Duration;
 
-use apimachinery::call::BoxFuture;
 use apimachinery::schema::views::apps_v1::ReplicaSet;
-use apimachinery::{Doc, Ref, doc, gotime, k};
+use apimachinery::{Doc, Gvr, Ref, doc, gotime, k};
 use base::time::Timestamp;
-use client::gvr::{PODS, REPLICA_SETS};
+use client::cache::IndexFn;
+use client::gvr::{PODS, REPLICA_SETS, REPLICATION_CONTROLLERS};
 use client::{DeleteOptions, Error, ObjectKey, ObjectRef};
 use futures_util::future::join_all;
 
@@ -16,26 +16,38 @@ use crate::objects::{self, Claim, Seen};
 
 /// Pods created or deleted in one reconcile. Upstream: BurstReplicas.
 const BURST_MAX: usize = 500;
-const API_VERSION: &str = "apps/v1";
 
-/// The declaration.
+/// What differs between the kinds that this controller keeps. Upstream: pkg/controller/replication/conversion.go.
+struct Of {
+    gvr: Gvr,
+    api_version: &'static str,
+    kind: &'static str,
+    /// Whether its status counts the pods that are on their way out.
+    terminating: bool,
+}
+
+const SETS: Of = Of { gvr: REPLICA_SETS, api_version: "apps/v1", kind: "ReplicaSet", terminating: true };
+const CONTROLLERS: Of =
+    Of { gvr: REPLICATION_CONTROLLERS, api_version: "v1", kind: "ReplicationController", terminating: false };
+const INDEXES: &[(&str, IndexFn)] =
+    &[("controller", objects::by_controller), ("wakes", objects::by_owner_or_labels)];
+const PODS_RULE: Rule =
+    Rule { group: "", resources: &["pods"], verbs: &["create", "delete", "list", "patch", "watch"] };
+
+/// The declaration for ReplicaSets.
 pub const REPLICA_SET: Controller = Controller {
     name: "replicaset-controller",
     component: "replicaset-controller",
     workers: 5,
     reads: &[
-        Read {
-            gvr: REPLICA_SETS,
-            indexes: &[("controller", objects::by_controller), ("wakes", objects::by_owner_or_labels)],
-            wakes: Wakes::Itself,
-        },
+        Read { gvr: REPLICA_SETS, indexes: INDEXES, wakes: Wakes::Itself },
         Read {
             gvr: PODS,
-            indexes: &[("controller", objects::by_controller), ("wakes", objects::by_owner_or_labels)],
+            indexes: INDEXES,
             wakes: Wakes::Through {
                 index: "wakes",
                 map: |ctx, namespace, value| {
-                    objects::owners_to_wake(ctx, &REPLICA_SETS, "ReplicaSet", namespace, value)
+                    objects::owners_to_wake(ctx, &SETS.gvr, SETS.kind, namespace, value)
                 },
             },
         },
@@ -47,32 +59,68 @@ pub const REPLICA_SET: Controller = Controller {
             resources: &["replicasets/status", "replicasets/finalizers"],
             verbs: &["update"],
         },
-        Rule { group: "", resources: &["pods"], verbs: &["create", "delete", "list", "patch", "watch"] },
+        PODS_RULE,
     ],
     every_kind: None,
-    reconcile: |ctx, key| -> BoxFuture<'static, _> { Box::pin(async move { reconcile(&ctx, &key).await }) },
+    reconcile: |ctx, key| Box::pin(async move { reconcile(&ctx, &key, &SETS).await }),
     begin: nothing,
 };
 
-async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
-    let Some(stored) = ctx.cache(&REPLICA_SETS).get_key(key) else { return Ok(Action::Done) };
+/// The declaration for ReplicationControllers.
+pub const REPLICATION_CONTROLLER: Controller = Controller {
+    name: "replication-controller",
+    component: "replication-controller",
+    workers: 5,
+    reads: &[
+        Read { gvr: REPLICATION_CONTROLLERS, indexes: INDEXES, wakes: Wakes::Itself },
+        Read {
+            gvr: PODS,
+            indexes: INDEXES,
+            wakes: Wakes::Through {
+                index: "wakes",
+                map: |ctx, namespace, value| {
+                    objects::owners_to_wake(ctx, &CONTROLLERS.gvr, CONTROLLERS.kind, namespace, value)
+                },
+            },
+        },
+    ],
+    writes: &[
+        Rule {
+            group: "",
+            resources: &["replicationcontrollers"],
+            verbs: &["get", "list", "update", "watch"],
+        },
+        Rule {
+            group: "",
+            resources: &["replicationcontrollers/status", "replicationcontrollers/finalizers"],
+            verbs: &["update"],
+        },
+        PODS_RULE,
+    ],
+    every_kind: None,
+    reconcile: |ctx, key| Box::pin(async move { reconcile(&ctx, &key, &CONTROLLERS).await }),
+    begin: nothing,
+};
+
+async fn reconcile(ctx: &Ctx, key: &ObjectKey, of: &Of) -> Result<Action, Error> {
+    let Some(stored) = ctx.cache(&of.gvr).get_key(key) else { return Ok(Action::Done) };
     let set = Seen::new(stored);
     let claim = Claim {
         ctx,
         key,
         owner: set.root(),
-        owner_kind: (API_VERSION, "ReplicaSet", REPLICA_SETS),
+        owner_kind: (of.api_version, of.kind, of.gvr.clone()),
         claimed: PODS,
     };
     let pods = claim.all().await?;
     let plan = plan(set.root(), &pods);
-    let outcome = execute(ctx, key, &set, &pods, &plan).await;
-    let status = status(set.root(), &pods, outcome.as_ref().err(), base::time::now());
+    let outcome = execute(&Work { ctx, key, of, set: &set }, &pods, &plan).await;
+    let status = status(of, set.root(), &pods, outcome.as_ref().err(), base::time::now());
     if !status.root().same(set.root().get(k::STATUS)) {
         let mut new = set.doc.clone();
         new.edit().set(k::STATUS, status);
-        let sets = objects::resource(&ctx.client, &REPLICA_SETS, &key.namespace);
-        ctx.wrote(key, &REPLICA_SETS, &*sets.update_status(new).await?);
+        let sets = objects::resource(&ctx.client, &of.gvr, &key.namespace);
+        ctx.wrote(key, &of.gvr, &*sets.update_status(new).await?);
     }
     outcome.map_err(|failure| failure.error)?;
     Ok(next_check(set.root(), &pods, base::time::now()).map_or(Action::Done, Action::After))
@@ -146,75 +194,85 @@ fn rank(pod: Ref<'_>, on_its_node: usize) -> impl Ord + use<> {
     )
 }
 
-async fn execute(ctx: &Ctx, key: &ObjectKey, set: &Seen, pods: &[Seen], plan: &Plan) -> Result<(), Failure> {
+/// What the steps of one reconcile work on.
+struct Work<'a> {
+    ctx: &'a Ctx,
+    key: &'a ObjectKey,
+    of: &'a Of,
+    set: &'a Seen,
+}
+
+async fn execute(work: &Work<'_>, pods: &[Seen], plan: &Plan) -> Result<(), Failure> {
     match plan {
         Plan::Nothing => Ok(()),
         Plan::Create(count) => {
-            let created = create(ctx, key, set, *count).await;
+            let created = work.create(*count).await;
             created.map_err(|error| Failure { reason: "FailedCreate", error })
         }
         Plan::Delete(which) => {
-            let gone = join_all(which.iter().map(|i| delete(ctx, key, set, &pods[*i]))).await;
+            let gone = join_all(which.iter().map(|i| work.delete(&pods[*i]))).await;
             let failed = gone.into_iter().find_map(Result::err);
             failed.map_or(Ok(()), |error| Err(Failure { reason: "FailedDelete", error }))
         }
     }
 }
 
-/// Batches of 1, 2, 4, …: when pods cannot be created, few requests fail in vain.
-async fn create(ctx: &Ctx, key: &ObjectKey, set: &Seen, count: usize) -> Result<(), Error> {
-    let pods = objects::resource(&ctx.client, &PODS, &key.namespace);
-    let about = ObjectRef::of(set.root(), API_VERSION, "ReplicaSet");
-    let (mut left, mut batch) = (count, 1);
-    while left > 0 {
-        let now = batch.min(left);
-        let mut failed = None;
-        for outcome in join_all((0..now).map(|_| pods.create(pod_of(set.root())))).await {
-            match outcome {
-                Ok(pod) => {
-                    ctx.wrote(key, &PODS, &pod);
-                    ctx.events.normal(
-                        about.clone(),
-                        "SuccessfulCreate",
-                        format!("Created pod: {}", pod.name),
-                    );
-                }
-                // Nothing is to be created here any more.
-                Err(err) if err.is_namespace_terminating() => return Ok(()),
-                Err(err) => {
-                    ctx.events.warning(about.clone(), "FailedCreate", format!("Error creating: {err}"));
-                    failed = failed.or(Some(err));
+impl Work<'_> {
+    fn about(&self) -> ObjectRef {
+        ObjectRef::of(self.set.root(), self.of.api_version, self.of.kind)
+    }
+
+    /// Batches of 1, 2, 4, …: when pods cannot be created, few requests fail in vain.
+    async fn create(&self, count: usize) -> Result<(), Error> {
+        let events = &self.ctx.events;
+        let pods = objects::resource(&self.ctx.client, &PODS, &self.key.namespace);
+        let (mut left, mut batch) = (count, 1);
+        while left > 0 {
+            let now = batch.min(left);
+            let mut failed = None;
+            for outcome in join_all((0..now).map(|_| pods.create(pod_of(self.of, self.set.root())))).await {
+                match outcome {
+                    Ok(pod) => {
+                        self.ctx.wrote(self.key, &PODS, &pod);
+                        events.normal(self.about(), "SuccessfulCreate", format!("Created pod: {}", pod.name));
+                    }
+                    // Nothing is to be created here any more.
+                    Err(err) if err.is_namespace_terminating() => return Ok(()),
+                    Err(err) => {
+                        events.warning(self.about(), "FailedCreate", format!("Error creating: {err}"));
+                        failed = failed.or(Some(err));
+                    }
                 }
             }
+            if let Some(err) = failed {
+                return Err(err);
+            }
+            left -= now;
+            batch *= 2;
         }
-        if let Some(err) = failed {
-            return Err(err);
-        }
-        left -= now;
-        batch *= 2;
+        Ok(())
     }
-    Ok(())
+
+    async fn delete(&self, pod: &Seen) -> Result<(), Error> {
+        let (ctx, name) = (self.ctx, &pod.stored.name);
+        let pods = objects::resource(&ctx.client, &PODS, &self.key.namespace);
+        match pods.delete(name, DeleteOptions::uid(objects::uid(pod.root()))).await {
+            Ok(outcome) => {
+                ctx.deleted(self.key, &PODS, &pod.stored, &outcome);
+                ctx.events.normal(self.about(), "SuccessfulDelete", format!("Deleted pod: {name}"));
+                Ok(())
+            }
+            // Gone already, or another pod of that name.
+            Err(err) if err.is_not_found() || err.is_conflict() => Ok(()),
+            Err(err) => {
+                ctx.events.warning(self.about(), "FailedDelete", format!("Error deleting: {err}"));
+                Err(err)
+            }
+        }
+    }
 }
 
-async fn delete(ctx: &Ctx, key: &ObjectKey, set: &Seen, pod: &Seen) -> Result<(), Error> {
-    let about = ObjectRef::of(set.root(), API_VERSION, "ReplicaSet");
-    let pods = objects::resource(&ctx.client, &PODS, &key.namespace);
-    match pods.delete(&pod.stored.name, DeleteOptions::uid(objects::uid(pod.root()))).await {
-        Ok(outcome) => {
-            ctx.deleted(key, &PODS, &pod.stored, &outcome);
-            ctx.events.normal(about, "SuccessfulDelete", format!("Deleted pod: {}", pod.stored.name));
-            Ok(())
-        }
-        // Gone already, or another pod of that name.
-        Err(err) if err.is_not_found() || err.is_conflict() => Ok(()),
-        Err(err) => {
-            ctx.events.warning(about, "FailedDelete", format!("Error deleting: {err}"));
-            Err(err)
-        }
-    }
-}
-
-fn pod_of(set: Ref<'_>) -> Doc {
+fn pod_of(of: &Of, set: Ref<'_>) -> Doc {
     let template = set.get(k::SPEC).get(k::TEMPLATE);
     let mut pod = doc!({ "apiVersion": "v1", "kind": "Pod" });
     let mut meta = pod.edit().at(k::METADATA);
@@ -223,12 +281,12 @@ fn pod_of(set: Ref<'_>) -> Doc {
         let value = template.get(k::METADATA).get(field);
         meta.set_opt(field, value.is_set().then_some(value));
     }
-    meta.list(k::OWNER_REFERENCES).push(objects::owner_reference(set, API_VERSION, "ReplicaSet"));
+    meta.list(k::OWNER_REFERENCES).push(objects::owner_reference(set, of.api_version, of.kind));
     pod.edit().set(k::SPEC, template.get(k::SPEC));
     pod
 }
 
-fn status(set: Ref<'_>, pods: &[Seen], failure: Option<&Failure>, now: Timestamp) -> Doc {
+fn status(of: &Of, set: Ref<'_>, pods: &[Seen], failure: Option<&Failure>, now: Timestamp) -> Doc {
     let view = ReplicaSet(set);
     let active: Vec<Ref<'_>> = pods.iter().map(Seen::root).filter(|p| objects::is_active(*p)).collect();
     let count = |test: &dyn Fn(Ref<'_>) -> bool| active.iter().filter(|p| test(**p)).count();
@@ -244,7 +302,9 @@ fn status(set: Ref<'_>, pods: &[Seen], failure: Option<&Failure>, now: Timestamp
     edit.set_opt(k::READY_REPLICAS, some(count(&objects::is_ready)));
     let available = count(&|p| objects::available_at(p, min_ready).is_some_and(|at| at <= now));
     edit.set_opt(k::AVAILABLE_REPLICAS, some(available));
-    edit.set(k::TERMINATING_REPLICAS, terminating);
+    if of.terminating {
+        edit.set(k::TERMINATING_REPLICAS, terminating);
+    }
     edit.set(k::OBSERVED_GENERATION, set.get(k::METADATA).get(k::GENERATION).i64());
     let before = objects::condition(set, "ReplicaFailure");
     match failure {
@@ -334,7 +394,7 @@ mod tests {
         );
         let failure = Failure { reason: "FailedCreate", error: quota.into() };
         let mut object = set(3);
-        let made = status(object.root(), &pods, Some(&failure), now);
+        let made = status(&SETS, object.root(), &pods, Some(&failure), now);
         assert_eq!(
             made,
             doc!({ "replicas": 2, "fullyLabeledReplicas": 2, "readyReplicas": 1, "availableReplicas": 1,
@@ -343,7 +403,7 @@ mod tests {
                 "message": "pods \"web-\" is forbidden: exceeded quota: compute-quota" }] })
         );
         object.edit().set(k::STATUS, made);
-        let over = status(object.root(), &pods, None, now);
+        let over = status(&SETS, object.root(), &pods, None, now);
         assert!(!over.get(k::CONDITIONS).exists());
     }
 }

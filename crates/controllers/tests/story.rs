@@ -11,7 +11,7 @@ use apiserver::registry::allocate::Pools;
 use apiserver::{Api, Cacher, Kinds, LocalTransport, admission, authorization, filters};
 use client::gvr::{
     CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, NAMESPACES,
-    NODES, PODS, REPLICA_SETS, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, SERVICES,
+    NODES, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, SERVICES,
 };
 use client::reflector::{self, Selection};
 use client::{Client, DeleteOptions, PatchType, WorkQueue};
@@ -194,6 +194,7 @@ async fn story() -> (u64, Vec<String>) {
     w.until("root certificate", CONFIG_MAPS, |all| all.len() == 1).await;
     quota_holds_and_lets_go(&w).await;
     update_rolls(&w).await;
+    a_replication_controller_adopts_and_releases(&w).await;
     deletion_takes_everything(&w).await;
     let node = doc!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" } });
     w.client.resource(NODES).create(node).await.unwrap();
@@ -290,6 +291,48 @@ async fn update_rolls(w: &World) {
         all[0].get(k::STATUS).get(k::USED).get("requests.memory").str() == "1536Mi"
     })
     .await;
+}
+
+async fn a_replication_controller_adopts_and_releases(w: &World) {
+    let small =
+        doc!({ "requests": { "cpu": "10m", "memory": "1Mi" }, "limits": { "cpu": "10m", "memory": "1Mi" } });
+    let mut template = doc!({ "metadata": { "labels": { "app": "old" } }, "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+    template.edit().at(k::SPEC).list(k::CONTAINERS).item(0).unwrap().set(k::RESOURCES, &small);
+    let mut orphan = template.clone();
+    orphan.edit().at(k::METADATA).set(k::NAME, "orphan");
+    orphan.edit().set(k::API_VERSION, "v1").set(k::KIND, "Pod");
+    w.create(PODS, orphan).await;
+    let mut controller = doc!({ "apiVersion": "v1", "kind": "ReplicationController", "metadata": { "name": "old" }, "spec": { "replicas": 2 } });
+    controller.edit().at(k::SPEC).set(k::TEMPLATE, template);
+    w.create(REPLICATION_CONTROLLERS, controller).await;
+    let counted = |n: i64| {
+        move |all: &[Doc]| {
+            all.len() == 1
+                && number(&all[0], "status.replicas") == n
+                && number(&all[0], "status.availableReplicas") == n
+                && number(&all[0], "status.observedGeneration") == number(&all[0], "metadata.generation")
+        }
+    };
+    w.until("two pods of the controller", REPLICATION_CONTROLLERS, counted(2)).await;
+    let owners = |all: &[Doc]| -> Vec<String> {
+        let of = |pod: &Doc| {
+            let owner = pod.root().find("metadata.ownerReferences").item(0);
+            format!("{}/{}", owner.get(k::API_VERSION).str(), owner.get(k::KIND).str())
+        };
+        all.iter().filter(|p| p.root().find("metadata.labels.app").str() == "old").map(of).collect()
+    };
+    assert_eq!(owners(&w.list(PODS).await), vec!["v1/ReplicationController"; 2], "the orphan is adopted");
+    let other = doc!({ "metadata": { "labels": { "app": "free" } } });
+    w.patch(PODS, "orphan", other).await;
+    w.until("another in its place", PODS, |all| {
+        let free = all.iter().find(|p| p.root().find("metadata.name").str() == "orphan");
+        owners(all).len() == 2 && free.is_some_and(|p| !p.root().find("metadata.ownerReferences").exists())
+    })
+    .await;
+    w.patch(REPLICATION_CONTROLLERS, "old", doc!({ "spec": { "replicas": 0 } })).await;
+    w.until("none", REPLICATION_CONTROLLERS, counted(0)).await;
+    w.client.namespaced(REPLICATION_CONTROLLERS, NS).delete("old", DeleteOptions::default()).await.unwrap();
+    w.client.namespaced(PODS, NS).delete("orphan", DeleteOptions::default()).await.unwrap();
 }
 
 async fn deletion_takes_everything(w: &World) {

@@ -4,23 +4,19 @@
 use std::borrow::Cow;
 
 use apimachinery::field::{ErrorList, Path};
-use apimachinery::{Doc, Edit, Ref, doc, k};
+use apimachinery::{Doc, Edit, GroupVersion, Ref, doc, k};
 
-use crate::apps::replica_set::selector_and_template;
-use crate::core::pod_defaults;
 use crate::kind::*;
-use crate::print::{AGE, NAME, images, label_selector, template_names};
-use crate::rules::{self, int_or_percent, int_or_percent_value, not_negative, one_of};
+use crate::print::{AGE, NAME};
+use crate::rules::{int_or_percent, int_or_percent_value, not_negative, one_of};
+use crate::workload::{self, SelectorForm, selector_and_template};
 
 /// Deployments.
 pub(crate) fn kind() -> Kind {
-    let old =
-        |group: &'static str, version: &'static str, defaults: fn(&mut Doc), warning: &'static str| Version {
-            defaults,
-            deprecated: Some(warning.into()),
-            to_storage: Some(keep_rollback),
-            ..v(group, version, "Deployment")
-        };
+    let old = |group, version, since, defaults| Version {
+        to_storage: Some(keep_rollback),
+        ..workload::old_version(group, version, "Deployment", since, defaults)
+    };
     Kind {
         short: names(&["deploy"]),
         categories: names(&["all"]),
@@ -29,24 +25,9 @@ pub(crate) fn kind() -> Kind {
         strategy: &Deployment,
         versions: vec![
             Version { defaults, ..v("apps", "v1", "Deployment") },
-            old(
-                "apps",
-                "v1beta2",
-                defaults,
-                "apps/v1beta2 Deployment is deprecated in v1.9+, unavailable in v1.16+; use apps/v1 Deployment",
-            ),
-            old(
-                "apps",
-                "v1beta1",
-                beta1,
-                "apps/v1beta1 Deployment is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 Deployment",
-            ),
-            old(
-                "extensions",
-                "v1beta1",
-                extensions,
-                "extensions/v1beta1 Deployment is deprecated in v1.8+, unavailable in v1.16+; use apps/v1 Deployment",
-            ),
+            old("apps", "v1beta2", "v1.9", defaults),
+            old("apps", "v1beta1", "v1.8", beta1),
+            old("extensions", "v1beta1", "v1.8", extensions),
         ],
         ..Kind::new("apps", "v1", "deployments", "Deployment")
     }
@@ -68,12 +49,9 @@ const COLUMNS: &[Column] = &[
         Cell::Int(d.get(k::STATUS).get(k::AVAILABLE_REPLICAS).i64())
     }),
     AGE,
-    Column::code("Containers", "string", "The template's containers.", |d, _| template_names(d)).wide(),
-    Column::code("Images", "string", "Their images.", |d, _| images(d)).wide(),
-    Column::code("Selector", "string", "The labels of its pods.", |d, _| {
-        label_selector(d.get(k::SPEC).get(k::SELECTOR))
-    })
-    .wide(),
+    workload::CONTAINERS,
+    workload::IMAGES,
+    workload::SELECTOR,
 ];
 
 fn defaults(doc: &mut Doc) {
@@ -81,22 +59,21 @@ fn defaults(doc: &mut Doc) {
 }
 
 fn beta1(doc: &mut Doc) {
-    selector_from_template(doc);
+    workload::selector_from_template(doc, SelectorForm::Expressions);
     common(doc, doc!("25%").root(), 600, 2);
 }
 
 fn extensions(doc: &mut Doc) {
-    selector_from_template(doc);
+    workload::selector_from_template(doc, SelectorForm::Expressions);
     common(doc, doc!(1).root(), i64::from(i32::MAX), i64::from(i32::MAX));
 }
 
 fn common(doc: &mut Doc, step: Ref<'_>, deadline: i64, history: i64) {
+    workload::defaults(doc);
     let mut spec = doc.edit().at(k::SPEC);
-    spec.set_default(k::REPLICAS, 1);
     strategy(spec.reborrow().at(k::STRATEGY), step);
     spec.set_default(k::REVISION_HISTORY_LIMIT, history);
     spec.set_default(k::PROGRESS_DEADLINE_SECONDS, deadline);
-    pod_defaults::template(spec);
 }
 
 fn strategy(mut strategy: Edit<'_>, step: Ref<'_>) {
@@ -105,20 +82,6 @@ fn strategy(mut strategy: Edit<'_>, step: Ref<'_>) {
     }
     if strategy.read().get(k::TYPE).str() == "RollingUpdate" {
         strategy.at(k::ROLLING_UPDATE).set_default(k::MAX_UNAVAILABLE, step).set_default(k::MAX_SURGE, step);
-    }
-}
-
-/// The old groups took the template's labels for a missing selector, and for missing labels of their own.
-fn selector_from_template(doc: &mut Doc) {
-    let labels = doc.get(k::SPEC).get(k::TEMPLATE).get(k::METADATA).get(k::LABELS).to_doc();
-    if labels.root().is_empty() {
-        return;
-    }
-    if !doc.get(k::SPEC).get(k::SELECTOR).is_set() {
-        doc.edit().at(k::SPEC).at(k::SELECTOR).set(k::MATCH_LABELS, &labels);
-    }
-    if doc.get(k::METADATA).get(k::LABELS).is_empty() {
-        doc.edit().at(k::METADATA).set(k::LABELS, &labels);
     }
 }
 
@@ -139,11 +102,16 @@ struct Deployment;
 impl Strategy for Deployment {
     fn validate(&self, op: &Op<'_>, new: &Doc, old: Option<&Doc>, errs: &mut ErrorList) {
         if op.subresource == "status" {
-            return counts(errs, new.get(k::STATUS));
+            return workload::counts(
+                errs,
+                new.get(k::STATUS),
+                &["updatedReplicas", "readyReplicas", "availableReplicas"],
+                &["observedGeneration", "unavailableReplicas", "collisionCount", "terminatingReplicas"],
+            );
         }
         let (spec, at) = (new.get(k::SPEC), Path::new("spec"));
         not_negative(errs, spec.get(k::REPLICAS), &at.child("replicas"));
-        selector_and_template(errs, spec, &at);
+        selector_and_template(errs, spec, &at, SelectorForm::Expressions, "ReplicaSet");
         rollout(errs, spec.get(k::STRATEGY), &at.child("strategy"));
         not_negative(errs, spec.get(k::MIN_READY_SECONDS), &at.child("minReadySeconds"));
         not_negative(errs, spec.get(k::REVISION_HISTORY_LIMIT), &at.child("revisionHistoryLimit"));
@@ -157,12 +125,7 @@ impl Strategy for Deployment {
             );
         }
         if let Some(old) = old {
-            rules::unchanged(
-                errs,
-                spec.get(k::SELECTOR),
-                old.get(k::SPEC).get(k::SELECTOR),
-                &at.child("selector"),
-            );
+            workload::selector_unchanged(errs, op.gv, spec, old);
         }
     }
 
@@ -172,6 +135,10 @@ impl Strategy for Deployment {
 
     fn labels_change_with_status(&self) -> bool {
         false
+    }
+
+    fn default_propagation(&self, gv: &GroupVersion) -> &'static str {
+        workload::default_propagation(gv)
     }
 }
 
@@ -192,32 +159,5 @@ fn rollout(errs: &mut ErrorList, strategy: Ref<'_>, at: &Path) {
     }
     if unavailable.opt_str().is_some() && int_or_percent_value(unavailable) > 100 {
         errs.invalid(&at.child("maxUnavailable"), unavailable, "must not be greater than 100%");
-    }
-}
-
-fn counts(errs: &mut ErrorList, status: Ref<'_>) {
-    let at = Path::new("status");
-    let all = status.get(k::REPLICAS).i64();
-    for field in [
-        "observedGeneration",
-        "replicas",
-        "updatedReplicas",
-        "readyReplicas",
-        "availableReplicas",
-        "unavailableReplicas",
-    ] {
-        not_negative(errs, status.get(field), &at.child(field));
-    }
-    for field in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
-        if status.get(field).i64() > all {
-            errs.invalid(&at.child(field), status.get(field).i64(), "cannot be greater than status.replicas");
-        }
-    }
-    if status.get(k::AVAILABLE_REPLICAS).i64() > status.get(k::READY_REPLICAS).i64() {
-        errs.invalid(
-            &at.child("availableReplicas"),
-            status.get(k::AVAILABLE_REPLICAS).i64(),
-            "cannot be greater than readyReplicas",
-        );
     }
 }

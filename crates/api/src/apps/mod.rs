@@ -3,6 +3,8 @@
 mod deployment;
 mod replica_set;
 
+pub(crate) use replica_set::PARTS as REPLICA_PARTS;
+
 use crate::kind::Kind;
 
 /// The group's kinds, in the order of discovery.

@@ -10,7 +10,9 @@ mod node;
 mod pod;
 pub(crate) mod pod_defaults;
 mod pod_print;
+mod pod_template;
 pub(crate) mod pod_validation;
+mod replication_controller;
 mod resource_quota;
 pub(crate) mod resources;
 mod scheduling_rules;
@@ -36,6 +38,8 @@ pub(crate) fn kinds() -> Vec<Kind> {
         namespace::kind(),
         node::kind(),
         pod::kind(),
+        pod_template::kind(),
+        replication_controller::kind(),
         resource_quota::kind(),
         secret::kind(),
         service_account::kind(),

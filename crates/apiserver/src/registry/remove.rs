@@ -187,7 +187,7 @@ async fn step(request: &Request, name: &str, options: &Options, current: &Curren
     let kind = &*request.kind;
     let mut doc = current.doc.clone();
     let marked = mark(request, options, &mut doc);
-    finalizers(kind, options, &mut doc);
+    finalizers(request, options, &mut doc);
     if matches!(marked, Marked::Waiting) && finalizers_of(&doc) == finalizers_of(&current.doc) {
         return Ok(Step::Answer(answer(request, &doc, options)?));
     }
@@ -260,14 +260,14 @@ fn later(time: Timestamp, seconds: i64) -> Timestamp {
 }
 
 /// The finalizers that the propagation policy asks for.
-fn finalizers(kind: &Kind, options: &Options, doc: &mut Doc) {
+fn finalizers(request: &Request, options: &Options, doc: &mut Doc) {
     let has = |name| finalizers_of(doc).contains(&name);
     // Without a policy an object's own finalizers decide, then its kind.
     let policy = match options.policy.as_deref() {
         Some(policy) => policy.to_owned(),
         None if has(FINALIZER_ORPHAN) => "Orphan".to_owned(),
         None if has(FINALIZER_FOREGROUND) => "Foreground".to_owned(),
-        None => kind.strategy.default_propagation().to_owned(),
+        None => request.kind.strategy.default_propagation(request.gv()).to_owned(),
     };
     let (orphan, foreground) = (policy == "Orphan", policy == "Foreground");
     if has(FINALIZER_ORPHAN) == orphan && has(FINALIZER_FOREGROUND) == foreground {

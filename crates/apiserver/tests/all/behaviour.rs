@@ -23,6 +23,12 @@ fn sample(kind: &Kind, path: &str, name: &str) -> Doc {
         "Deployment" | "ReplicaSet" => {
             edit.at(k::SPEC).set(k::SELECTOR, &selector).set(k::TEMPLATE, &template);
         }
+        "ReplicationController" => {
+            edit.at(k::SPEC).set(k::TEMPLATE, &template);
+        }
+        "PodTemplate" => {
+            edit.set(k::TEMPLATE, &template);
+        }
         "Service" => {
             edit.at(k::SPEC).list(k::PORTS).push(doc!({ "port": 80 }));
         }

@@ -110,16 +110,12 @@ fn show(object: &Doc, gv: &GroupVersion, paths: ScalePaths) -> Doc {
     if paths.selector.is_empty() {
         return out;
     }
-    let plain = selector.is_object()
-        && !selector.get(k::MATCH_LABELS).exists()
-        && !selector.get(k::MATCH_EXPRESSIONS).exists();
-    let read = if plain { Selector::from_map(selector) } else { Selector::from_label_selector(selector) };
-    let text = read.map(|s| s.to_string()).unwrap_or_default();
+    let text = Selector::from_either(selector).map(|s| s.to_string()).unwrap_or_default();
     if gv.group == "autoscaling" {
         status.set_opt(k::SELECTOR, (!text.is_empty()).then_some(text));
     } else {
         // The old shape has the labels as a map and the text beside it.
-        let labels = if plain { selector } else { selector.get(k::MATCH_LABELS) };
+        let labels = if Selector::is_plain(selector) { selector } else { selector.get(k::MATCH_LABELS) };
         status.set_opt(k::SELECTOR, labels.is_set().then_some(labels));
         status.set_opt("targetSelector", (!text.is_empty()).then_some(text));
     }
