@@ -89,6 +89,84 @@ impl Cluster {
         self.get(uri).await.ok().get(k::ITEMS).items().map(Ref::to_doc).collect()
     }
 
+    /// The names of the objects of a collection.
+    pub async fn names(&self, uri: &str) -> Vec<String> {
+        self.list(uri).await.iter().map(|o| text(o, "metadata.name").to_owned()).collect()
+    }
+
+    /// The next event of `kind` that the watch has; whatever comes before is passed over.
+    pub async fn sees(&self, events: &mut Events, kind: &str, test: impl Fn(&Doc) -> bool) -> Doc {
+        loop {
+            let event = events.next().await;
+            let object = event.get(k::OBJECT).to_doc();
+            if event.get(k::TYPE).str() == kind && test(&object) {
+                return object;
+            }
+        }
+    }
+
+    /// That discovery shows a group's version and resource: in the list of all groups, in the group's own document and
+    /// in the version's.
+    pub async fn is_discovered(&self, group: &str, version: &str, resource: &str) {
+        let has = |group: Ref<'_>| group.get(k::VERSIONS).items().any(|v| v.get(k::VERSION).str() == version);
+        let all = self.get("/apis").await.ok();
+        let mut groups = all.get("groups").items().filter(|g| g.get(k::NAME).str() == group);
+        assert!(groups.any(has), "{group} in /apis");
+        assert!(has(self.get(&format!("/apis/{group}")).await.ok().root()), "{version} in {group}");
+        let resources = self.get(&format!("/apis/{group}/{version}")).await.ok();
+        let mut names = resources.get("resources").items().map(|r| r.get(k::NAME).str());
+        assert!(names.any(|name| name == resource), "{resource} in {group}/{version}");
+    }
+
+    /// Every operation of a kind, as the rows named `API operations` have it: `object` has a `generateName`.
+    pub async fn operates(&self, group: &str, resource: &str, namespaced: bool, object: &Doc) {
+        let prefix = format!("/apis/{group}/v1");
+        self.is_discovered(group, "v1", resource).await;
+        let object = with(object.clone(), "metadata.labels.special", "label");
+        let all = format!("{prefix}/{resource}?labelSelector=special%3Dlabel");
+        let at = if namespaced { self.at(&prefix, resource) } else { format!("{prefix}/{resource}") };
+        let selected = format!("{at}?labelSelector=special%3Dlabel");
+        for _ in 0..2 {
+            self.post(&at, &object).await.ok();
+        }
+        let made = self.post(&at, &object).await.ok();
+        let one = format!("{at}/{}", text(&made, "metadata.name"));
+        assert_same(self.get(&one).await.ok().root(), made.root());
+        let list = self.get(&selected).await.ok();
+        assert_eq!(list.get(k::ITEMS).len(), 3);
+        assert_eq!(self.list(&all).await.len(), 3);
+        let from = text(&list, "metadata.resourceVersion");
+        let mut here = self.watch(&format!("{selected}&resourceVersion={from}")).await;
+        let mut everywhere = self.watch(&format!("{all}&resourceVersion={from}")).await;
+
+        let patch = doc!({ "metadata": { "annotations": { "patched": "true" } } });
+        let patched = self.patch(&one, "merge", &patch).await.ok();
+        assert_eq!(text(&patched, "metadata.annotations.patched"), "true");
+        let annotate = |object: Edit<'_>| {
+            object.at(k::METADATA).at(k::ANNOTATIONS).set("updated", "true");
+        };
+        let updated = self.update(&one, annotate).await;
+        assert_eq!(text(&updated, "metadata.annotations.updated"), "true");
+        for events in [&mut here, &mut everywhere] {
+            for what in [&patched, &updated] {
+                let event = events.next().await;
+                assert_eq!(event.get(k::TYPE).str(), "MODIFIED");
+                assert_same(event.get(k::OBJECT), what.root());
+            }
+        }
+
+        self.delete(&one).await.ok();
+        self.get(&one).await.fails(404);
+        assert_eq!(self.list(&selected).await.len(), 2);
+        self.delete(&selected).await.ok();
+        assert_eq!(self.list(&selected).await.len(), 0);
+        for events in [&mut here, &mut everywhere] {
+            for _ in 0..3 {
+                assert_eq!(events.next().await.get(k::TYPE).str(), "DELETED");
+            }
+        }
+    }
+
     /// A path of a resource in the test's namespace: `/api/v1` and `pods`, or `/apis/apps/v1` and `deployments`.
     pub fn at(&self, group: &str, resource: &str) -> String {
         format!("{group}/namespaces/{}/{resource}", self.ns)
@@ -203,6 +281,11 @@ pub fn condition<'a>(object: &'a Doc, kind: &str) -> &'a str {
 /// The text at a dotted path; empty without it.
 pub fn text<'a>(object: &'a Doc, path: &str) -> &'a str {
     object.root().find(path).str()
+}
+
+/// The number at a dotted path; 0 without it.
+pub fn int(object: &Doc, path: &str) -> i64 {
+    object.root().find(path).i64()
 }
 
 /// The object with a value at a dotted path.

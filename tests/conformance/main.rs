@@ -10,6 +10,21 @@ mod cluster;
 )]
 mod harness;
 
+mod architecture;
+mod configmap;
+mod core_events;
+mod discovery;
+mod endpointslice;
+mod events;
+mod immutable;
+mod lease;
 mod namespace;
+mod preemption;
 mod resource_quota;
+mod secrets;
+mod server_version;
+mod service;
+mod service_accounts;
+mod subjectreviews;
+mod table_conversion;
 mod watch;

@@ -203,6 +203,8 @@ pub struct Accept {
     pub media: Media,
     /// `as=`: a rendering in place of the object itself.
     pub rendering: Rendering,
+    /// The object itself is taken, too, of kinds that have no such rendering.
+    pub object_too: bool,
 }
 
 /// Encodings of an answer.

@@ -15,13 +15,14 @@ pub mod watch;
 use std::sync::Arc;
 
 use api::{Action, Class, Kind, Op, Sub, SubKind, Version};
-use apimachinery::call::{Accept, Body, Options, Reply, ResourceTarget, Target, User, Verb, Wire};
+use apimachinery::call::{Accept, Body, Options, Rendering, Reply, ResourceTarget, Target, User, Verb, Wire};
 use apimachinery::gvk::GroupVersion;
 use apimachinery::{Call, Status};
 use base::time::Timestamp;
 
 use crate::Api;
 use crate::registry::subresources;
+use crate::server::request::ACCEPTED;
 
 /// A request for a resource, once it is known who asks and what for.
 pub struct Request {
@@ -125,6 +126,11 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
         }
         Status::method_not_supported(&what, method(request.verb))
     };
+    // What is never stored has no columns.
+    let table = matches!(request.accept.rendering, Rendering::Table { .. }) && !request.accept.object_too;
+    if request.kind.class == Class::Virtual && table {
+        return Err(Status::not_acceptable(ACCEPTED));
+    }
     let own = request.api.clone();
     if let Some(connect) = own.connect.iter().find(|c| c.serves(&request.kind, &request.target.subresource)) {
         // What was allowed is one verb: who may get a token's subresource may not have a token made by asking so.

@@ -13,7 +13,7 @@ use http::request::Parts;
 const NOT_PASSED_ON: &[&str] =
     &["authorization", "connection", "upgrade", "host", "content-length", "transfer-encoding"];
 /// The forms of an answer, for those who take none of them.
-pub(super) const ACCEPTED: &str = "application/json, application/json;stream=watch, application/vnd.kubernetes.protobuf, application/vnd.kubernetes.protobuf;stream=watch";
+pub(crate) const ACCEPTED: &str = "application/json, application/json;stream=watch, application/vnd.kubernetes.protobuf, application/vnd.kubernetes.protobuf;stream=watch";
 /// Subresources that any method may address; what happens is theirs to say.
 const CONNECT: &[&str] = &["proxy", "exec", "attach", "portforward", "log"];
 
@@ -226,7 +226,10 @@ fn accept(header: &str) -> Result<Accept, Status> {
     if header.trim().is_empty() {
         return Ok(Accept::default());
     }
-    header.split(',').find_map(one_form).ok_or_else(|| Status::not_acceptable(ACCEPTED))
+    let mut forms = header.split(',').filter_map(one_form);
+    let first = forms.next().ok_or_else(|| Status::not_acceptable(ACCEPTED))?;
+    let object_too = forms.any(|form| form.rendering == Rendering::Object);
+    Ok(Accept { object_too, ..first })
 }
 
 /// Whether a client that is to get `accept` would take the same as JSON.
@@ -266,7 +269,7 @@ fn one_form(form: &str) -> Option<Accept> {
         }
         _ => return None,
     };
-    Some(Accept { media, rendering })
+    Some(Accept { media, rendering, object_too: false })
 }
 
 #[cfg(test)]
