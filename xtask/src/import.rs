@@ -262,7 +262,10 @@ impl Parser {
                 out.push('\n');
             }
             Body::Struct(fields) => {
-                let word = if object { "kind" } else { "struct" };
+                // ObjectReference says it is an object, but has no type of its own and is registered nowhere.
+                let typed = |field: &String| field.starts_with("inline") && field.contains("TypeMeta");
+                let kind = object && (item.name == "WatchEvent" || fields.iter().any(typed));
+                let word = if kind { "kind" } else { "struct" };
                 write!(out, "\n{word} {}", item.name)?;
                 for marker in &item.markers {
                     match marker.split_once('=') {

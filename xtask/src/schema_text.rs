@@ -85,7 +85,7 @@ pub fn read(dir: &Path) -> Result<Schema> {
     let mut files: Vec<_> = std::fs::read_dir(dir)?.collect::<Result<_, _>>()?;
     files.sort_by_key(std::fs::DirEntry::file_name);
     let mut schema = Schema::default();
-    for file in files {
+    for file in files.iter().filter(|f| f.path().is_file()) {
         let text = std::fs::read_to_string(file.path())?;
         parse(&text, &mut schema).with_context(|| file.path().display().to_string())?;
     }

@@ -4,10 +4,12 @@ use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
 mod blob;
+mod descriptions;
 mod keys;
 mod views;
 
-/// Writes the generated files below `crates/apimachinery/src/schema`; with `check` only compares, and fails on a difference.
+/// Writes the generated files: below `crates/apimachinery/src/schema`, and the descriptions beside their one reader.
+/// With `check` only compares, and fails on a difference.
 pub fn run(root: &Path, check: bool) -> Result<()> {
     let crate_dir = root.join("crates/apimachinery");
     let schema = schema_text::read(&crate_dir.join("schema"))?;
@@ -17,6 +19,8 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
         (out.join("keys.rs"), keys::generate(&names)?.into_bytes()),
         (out.join("schema.bin"), blob::generate(&schema, &names)?),
     ];
+    let texts = descriptions::generate(&schema, &crate_dir.join("schema/descriptions"))?;
+    files.push((root.join("crates/apiserver/src/openapi/descriptions.txt.gz"), texts));
     for (name, text) in views::generate(&schema)? {
         files.push((out.join("views").join(name), text.into_bytes()));
     }
