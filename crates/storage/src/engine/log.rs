@@ -55,6 +55,11 @@ pub struct Recovered {
 /// [`StoreError::Corrupt`] for damage that no crash explains.
 pub async fn recover(disk: &dyn Disk, recent_bytes_max: usize) -> Result<Recovered> {
     let files = Files::sort(disk.list().await.map_err(io("list the data directory"))?)?;
+    if !files.stale.is_empty() {
+        // The process may have been killed between giving the base its name and making that safe; without it
+        // what it stands for must not go.
+        disk.sync().await.map_err(io("sync the data directory"))?;
+    }
     for name in &files.stale {
         disk.remove(name).await.map_err(io("remove a file left over"))?;
     }

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use storage::disk::RealDisk;
 use storage::{Engine, Options, Range, Store};
 
-/// How often the child is killed.
+/// How often the child is killed: in turns after some writes, during a rewrite of the log, and when a new segment
+/// has begun.
 const KILLS: u64 = 15;
 
 /// Examples are built with the tests, beside them.
@@ -18,6 +19,15 @@ fn child() -> PathBuf {
     path.pop();
     path.pop();
     path.join("examples/writer")
+}
+
+/// The files of the log: whether one is being rewritten, and the highest segment.
+fn files(data: &Path) -> (bool, Option<String>) {
+    let names: Vec<String> = std::fs::read_dir(data)
+        .map(|dir| dir.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
+        .unwrap_or_default();
+    let last = names.iter().filter(|name| name.starts_with("log-")).max().cloned();
+    (names.iter().any(|name| name == "rewrite"), last)
 }
 
 #[test]
@@ -31,7 +41,8 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let before = highest;
         let enough = 50 + kill * 97;
-        let mut read = 0;
+        let (mut read, mut killed) = (0, false);
+        let mut segment = None;
         // After the kill, what was acknowledged before is still in the pipe.
         for line in lines {
             let line = line.unwrap();
@@ -41,12 +52,19 @@ fn nothing_acknowledged_is_lost_by_kill_9() {
             highest = highest.max(revision);
             acked.insert(words[0].to_owned(), (n, revision));
             read += 1;
-            if read == enough {
+            if killed || read < enough {
+                continue;
+            }
+            let (rewriting, last) = files(&data);
+            let begun = segment.as_ref().is_some_and(|before| *before != last);
+            killed = [true, rewriting, begun][(kill % 3) as usize];
+            segment.get_or_insert(last);
+            if killed {
                 child.kill().unwrap();
             }
         }
         child.wait().unwrap();
-        assert!(read >= enough, "the child ended by itself");
+        assert!(killed, "the child ended by itself");
         // One of its own, so that an engine dropped without close is gone with it.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
