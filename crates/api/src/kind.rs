@@ -341,7 +341,8 @@ pub const ALL_VERBS: &[Verb] = &[
 ];
 /// Virtual kinds are asked, by creating them.
 pub const CREATE_ONLY: &[Verb] = &[Verb::Create];
-const GET_PATCH_UPDATE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+/// What can be done with a part of an object.
+pub(crate) const GET_PATCH_UPDATE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 /// A list of built-in names.
 pub(crate) fn names(all: &[&'static str]) -> Vec<Name> {

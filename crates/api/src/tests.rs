@@ -40,7 +40,7 @@ fn with_op<R>(action: Action, subresource: &str, gv: &GroupVersion, f: impl FnOn
     f(&Op { action, subresource, gv, dry_run: false, user: &user, now: NOW.parse().unwrap() })
 }
 
-fn created(text: &str) -> (std::sync::Arc<Kind>, Doc, String) {
+pub(crate) fn created(text: &str) -> (std::sync::Arc<Kind>, Doc, String) {
     let (kind, gv, mut doc) = stored(text);
     if kind.is_namespaced() {
         doc.edit().at(k::METADATA).set_default(k::NAMESPACE, "ns");
@@ -76,7 +76,7 @@ fn refuses(text: &str, wanted: Expect) {
 }
 
 /// The complaints about a change.
-fn update(old: &str, new: &str, subresource: &str) -> (Doc, String) {
+pub(crate) fn update(old: &str, new: &str, subresource: &str) -> (Doc, String) {
     let (kind, old, errs) = created(old);
     assert_eq!(errs, "");
     let (_, gv, mut new) = stored(new);

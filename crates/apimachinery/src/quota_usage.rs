@@ -197,7 +197,8 @@ fn is_counted(pod: Pod<'_>, now: Timestamp) -> bool {
     }
 }
 
-fn pod_total(pod: Pod<'_>, which: crate::doc::Key, missing: &Usage) -> Usage {
+/// What a pod asks for of `which`, requests or limits, as [`pod_requests_or`] reckons it, without overhead.
+pub fn pod_total(pod: Pod<'_>, which: crate::doc::Key, missing: &Usage) -> Usage {
     let of = |c: Container<'_>| {
         let mut own = missing.clone();
         own.extend(amounts(c.0.get(k::RESOURCES).get(which)));

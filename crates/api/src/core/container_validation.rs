@@ -45,7 +45,7 @@ pub(crate) fn containers(errs: &mut ErrorList, spec: Ref<'_>, at: &Path) {
             match list {
                 "containers" => claim_host_ports(errs, container, &at, &mut host_ports),
                 "initContainers" => init_only(errs, container, &at),
-                _ => {}
+                _ => ephemeral_only(errs, container, spec, &at),
             }
         }
     }
@@ -95,6 +95,49 @@ fn init_only(errs: &mut ErrorList, c: Ref<'_>, at: &Path) {
                 &at.child(field),
                 "may not be set for init containers without restartPolicy=Always",
             );
+        }
+    }
+}
+
+/// What an ephemeral container may say; everything else is for containers that a pod is built on.
+const EPHEMERAL: &[&str] = &[
+    "args",
+    "command",
+    "env",
+    "envFrom",
+    "image",
+    "imagePullPolicy",
+    "name",
+    "securityContext",
+    "stdin",
+    "stdinOnce",
+    "targetContainerName",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "tty",
+    "volumeDevices",
+    "volumeMounts",
+    "workingDir",
+];
+
+fn ephemeral_only(errs: &mut ErrorList, c: Ref<'_>, spec: Ref<'_>, at: &Path) {
+    const DETAIL: &str = "cannot be set for an Ephemeral Container";
+    let target = c.get(k::TARGET_CONTAINER_NAME).str();
+    let mut others = [k::CONTAINERS, k::INIT_CONTAINERS].into_iter().flat_map(|list| spec.get(list).items());
+    if !target.is_empty() && !others.any(|o| o.get(k::NAME).str() == target) {
+        errs.not_found(&at.child("targetContainerName"), target);
+    }
+    for (field, value) in c.entries() {
+        let nothing = !value.is_set() || ((value.is_object() || value.is_array()) && value.is_empty());
+        if !nothing && !EPHEMERAL.contains(&field) {
+            errs.forbidden(&at.child(field), DETAIL);
+        }
+    }
+    for (i, mount) in c.get(k::VOLUME_MOUNTS).items().enumerate() {
+        for field in ["subPath", "subPathExpr"] {
+            if !mount.get(field).str().is_empty() {
+                errs.forbidden(&at.child("volumeMounts").index(i).child(field), DETAIL);
+            }
         }
     }
 }

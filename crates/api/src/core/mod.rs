@@ -11,6 +11,7 @@ mod pod;
 pub(crate) mod pod_defaults;
 mod pod_print;
 mod pod_template;
+mod pod_update;
 pub(crate) mod pod_validation;
 mod replication_controller;
 mod resource_quota;

@@ -6,11 +6,11 @@ use std::borrow::Cow;
 use apimachinery::call::Verb;
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::quantity::Quantity;
-use apimachinery::{Doc, Key, Ref, doc, k};
+use apimachinery::{Doc, Edit, GroupVersion, Ref, doc, k};
 
-use crate::core::{pod_defaults, pod_print, pod_validation, resources};
+use crate::core::pod_defaults::{self, each};
+use crate::core::{pod_print, pod_update, pod_validation, resources};
 use crate::kind::*;
-use crate::rules;
 
 /// Pods.
 pub(crate) fn kind() -> Kind {
@@ -21,9 +21,15 @@ pub(crate) fn kind() -> Kind {
         subresources: vec![
             Sub::new("attach", SubKind::Attach, "PodAttachOptions", CONNECT),
             Sub::new("binding", SubKind::Binding, "Binding", CREATE_ONLY),
+            Sub {
+                gv: Some(GroupVersion::new("policy", "v1")),
+                ..Sub::new("eviction", SubKind::Eviction, "Eviction", CREATE_ONLY)
+            },
+            Sub::new("ephemeralcontainers", SubKind::EphemeralContainers, "", GET_PATCH_UPDATE),
             Sub::new("exec", SubKind::Exec, "PodExecOptions", CONNECT),
             Sub::new("log", SubKind::Log, "", &[Verb::Get]),
             Sub::new("portforward", SubKind::PortForward, "PodPortForwardOptions", CONNECT),
+            Sub::new("resize", SubKind::Resize, "", GET_PATCH_UPDATE),
             Sub::STATUS,
         ],
         columns: Cow::Borrowed(pod_print::COLUMNS),
@@ -57,17 +63,13 @@ impl Strategy for Pod {
     fn prepare(&self, op: &Op<'_>, new: &mut Doc, old: Option<&Doc>) {
         let qos = match old {
             None => qos_class(new.get(k::SPEC)),
-            Some(old) if op.subresource == "status" => {
-                let was = old.get(k::STATUS).get(k::QOS_CLASS).str().to_owned();
-                let mut status = new.edit().at(k::STATUS);
-                if status.read().get(k::QOS_CLASS).str().is_empty() && !was.is_empty() {
-                    status.set(k::QOS_CLASS, was);
+            Some(old) if op.subresource == "status" => return keep_of_status(new, old),
+            Some(old) => {
+                if ["ephemeralcontainers", "resize"].contains(&op.subresource) {
+                    pod_update::keep_but(new, old, op.subresource);
                 }
-                let owners = old.get(k::METADATA).get(k::OWNER_REFERENCES);
-                new.edit().at(k::METADATA).set_opt(k::OWNER_REFERENCES, owners.exists().then_some(owners));
                 return;
             }
-            Some(_) => return,
         };
         let gated = !new.get(k::SPEC).get(k::SCHEDULING_GATES).is_empty();
         let mut status = doc!({ "phase": "Pending", "qosClass": qos });
@@ -84,7 +86,9 @@ impl Strategy for Pod {
     fn validate(&self, op: &Op<'_>, new: &Doc, old: Option<&Doc>, errs: &mut ErrorList) {
         let (spec, at) = (new.get(k::SPEC), Path::new("spec"));
         match old {
-            Some(_) if !op.subresource.is_empty() => validate_status(errs, new, &Path::new("status")),
+            Some(old) if ["status", "binding"].contains(&op.subresource) => {
+                pod_update::status(errs, new, old);
+            }
             None => {
                 pod_validation::pod_spec(errs, spec, &at);
                 if !spec.get(k::EPHEMERAL_CONTAINERS).is_empty() {
@@ -99,7 +103,11 @@ impl Strategy for Pod {
             }
             Some(old) => {
                 pod_validation::pod_spec(errs, spec, &at);
-                validate_update(errs, spec, old.get(k::SPEC), &at);
+                match op.subresource {
+                    "ephemeralcontainers" => pod_update::ephemeral(errs, new, old),
+                    "resize" => pod_update::resize(errs, new, old),
+                    _ => pod_update::spec(errs, spec, old.get(k::SPEC), &at),
+                }
             }
         }
     }
@@ -121,92 +129,29 @@ impl Strategy for Pod {
     }
 }
 
-fn validate_status(errs: &mut ErrorList, new: &Doc, at: &Path) {
-    for (i, condition) in new.get(k::STATUS).get(k::CONDITIONS).items().enumerate() {
-        let at = at.child("conditions").index(i).child("status");
-        rules::one_of(errs, condition.get(k::STATUS), &at, &["True", "False", "Unknown"]);
+/// What a status keeps that its writer left out, and owners, which old kubelets spoiled.
+fn keep_of_status(new: &mut Doc, old: &Doc) {
+    let was = old.get(k::STATUS);
+    let conditions = was.get(k::CONDITIONS);
+    let mut status = new.edit().at(k::STATUS);
+    if status.read().get(k::QOS_CLASS).str().is_empty() && was.get(k::QOS_CLASS).is_set() {
+        status.set(k::QOS_CLASS, was.get(k::QOS_CLASS));
     }
+    observed(&mut status, was);
+    each(&mut status, k::CONDITIONS, |mut condition| {
+        let name = condition.read().get(k::TYPE).str();
+        let before = conditions.items().find(|c| c.get(k::TYPE).str() == name);
+        observed(&mut condition, before.unwrap_or_default());
+    });
+    let owners = old.get(k::METADATA).get(k::OWNER_REFERENCES);
+    new.edit().at(k::METADATA).set_opt(k::OWNER_REFERENCES, owners.exists().then_some(owners));
 }
 
-/// The few things of a pod's spec that may change.
-fn validate_update(errs: &mut ErrorList, new: Ref<'_>, old: Ref<'_>, at: &Path) {
-    for list in ["containers", "initContainers"] {
-        if new.get(list).len() != old.get(list).len() {
-            return errs.forbidden(&at.child(list), "pod updates may not add or remove containers");
-        }
-    }
-    deadline(
-        errs,
-        new.get(k::ACTIVE_DEADLINE_SECONDS),
-        old.get(k::ACTIVE_DEADLINE_SECONDS),
-        &at.child("activeDeadlineSeconds"),
-    );
-    added_only(errs, new.get(k::TOLERATIONS), old.get(k::TOLERATIONS), &at.child("tolerations"));
-    let gates = |spec: Ref<'_>| -> Vec<String> {
-        spec.get(k::SCHEDULING_GATES).items().map(|g| g.get(k::NAME).str().to_owned()).collect()
-    };
-    let was = gates(old);
-    for gate in gates(new).iter().filter(|g| !was.contains(g)) {
-        let detail = format!("only deletion is allowed, but found new scheduling gate '{gate}'");
-        errs.forbidden(&at.child("schedulingGates"), &detail);
-    }
-    let mut munged = new.to_doc();
-    for key in [k::ACTIVE_DEADLINE_SECONDS, k::TOLERATIONS, k::SCHEDULING_GATES] {
-        restore(&mut munged, old, key);
-    }
-    if old.get(k::TERMINATION_GRACE_PERIOD_SECONDS).i64() < 0
-        && new.get(k::TERMINATION_GRACE_PERIOD_SECONDS).i64() == 1
-    {
-        restore(&mut munged, old, k::TERMINATION_GRACE_PERIOD_SECONDS);
-    }
-    if !was.is_empty() {
-        restore(&mut munged, old, k::NODE_SELECTOR);
-        restore(&mut munged, old, k::AFFINITY);
-    }
-    for list in [k::CONTAINERS, k::INIT_CONTAINERS] {
-        for (i, container) in old.get(list).items().enumerate() {
-            if let Some(mut item) = munged.edit().existing(list).and_then(|l| l.item(i)) {
-                item.set(k::IMAGE, container.get(k::IMAGE));
-            }
-        }
-    }
-    if !munged.root().same(old) {
-        let changed: Vec<&str> =
-            munged.root().entries().filter(|(name, v)| !v.same(old.get(name))).map(|(n, _)| n).collect();
-        let detail = format!(
-            "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
-             `spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
-             `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\nchanged: {}",
-            changed.join(", ")
-        );
-        errs.forbidden(at, &detail);
-    }
-}
-
-fn restore(munged: &mut Doc, old: Ref<'_>, key: Key) {
-    let was = old.get(key);
-    munged.edit().set_opt(key, was.exists().then_some(was));
-}
-
-fn deadline(errs: &mut ErrorList, new: Ref<'_>, old: Ref<'_>, at: &Path) {
-    match (new.opt_i64(), old.opt_i64()) {
-        (Some(new), Some(old)) if new > old => {
-            errs.invalid(at, new, "must be less than or equal to previous value")
-        }
-        (None, Some(_)) => errs.invalid(at, new, "must not update from a positive integer to nil value"),
-        _ => {}
-    }
-}
-
-fn added_only(errs: &mut ErrorList, new: Ref<'_>, old: Ref<'_>, at: &Path) {
-    let bare = |t: Ref<'_>| {
-        let mut t = t.to_doc();
-        t.edit().remove(k::TOLERATION_SECONDS);
-        t
-    };
-    let kept = old.items().all(|o| new.items().any(|n| bare(n) == bare(o)));
-    if !kept {
-        errs.forbidden(at, "existing toleration can not be modified except its tolerationSeconds");
+/// A generation that was seen stays seen.
+fn observed(to: &mut Edit<'_>, was: Ref<'_>) {
+    let generation = was.get(k::OBSERVED_GENERATION).i64();
+    if generation != 0 && to.read().get(k::OBSERVED_GENERATION).i64() == 0 {
+        to.set(k::OBSERVED_GENERATION, generation);
     }
 }
 

@@ -5,6 +5,7 @@
 //! Upstream: k8s.io/apiserver/pkg/admission, plugin/pkg/admission.
 
 mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
 pub mod node_restriction;
 mod priority;
@@ -96,6 +97,7 @@ pub trait Plugin: Send + Sync {
 pub fn plugins() -> Vec<Box<dyn Plugin>> {
     vec![
         Box::new(namespace_lifecycle::NamespaceLifecycle),
+        Box::new(limit_ranger::LimitRanger),
         Box::new(service_account::ServiceAccount),
         Box::new(node_restriction::NodeRestriction),
         Box::new(priority::Priority),

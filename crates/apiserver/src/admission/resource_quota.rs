@@ -26,7 +26,7 @@ impl Plugin for ResourceQuota {
         let request = attributes.request;
         if attributes.namespace().is_empty()
             || attributes.operation == Operation::Delete
-            || !request.target.subresource.is_empty()
+            || !(request.target.subresource.is_empty() || attributes.is_core("pods", "resize"))
         {
             return Ok(());
         }

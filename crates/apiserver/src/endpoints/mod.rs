@@ -173,6 +173,7 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
     match (sub.does, request.verb) {
         (SubKind::Scale(paths), verb) => subresources::scale::serve(request, verb, paths).await,
         (SubKind::Binding, _) => subresources::binding::create(request).await,
+        (SubKind::Eviction, _) => subresources::eviction::create(request).await,
         (SubKind::Finalize, _) => subresources::finalize::update(request).await,
         (SubKind::Status | SubKind::Approval | SubKind::Resize | SubKind::EphemeralContainers, verb) => {
             match verb {

@@ -61,15 +61,32 @@ impl Options {
         };
         if !empty {
             let doc = Options::decode(request)?;
-            out.grace = doc.get(k::GRACE_PERIOD_SECONDS).opt_i64();
-            out.policy = doc.get(k::PROPAGATION_POLICY).opt_str().map(str::to_owned);
-            out.orphan = doc.get(k::ORPHAN_DEPENDENTS).opt_bool();
-            out.uid = doc.get(k::PRECONDITIONS).get(k::UID).opt_str().map(str::to_owned);
-            out.revision = doc.get(k::PRECONDITIONS).get(k::RESOURCE_VERSION).opt_str().map(str::to_owned);
+            out = Options::said(doc.root());
             request.options.dry_run |= doc.get(k::DRY_RUN).items().any(|d| d.str() == "All");
         }
         out.check()?;
         Ok(out)
+    }
+
+    /// What a `DeleteOptions` within another document says.
+    ///
+    /// # Errors
+    /// 422 for a policy that does not exist.
+    pub fn of(doc: Ref<'_>) -> Result<Options, Status> {
+        let mut out = Options::said(doc);
+        out.check()?;
+        Ok(out)
+    }
+
+    fn said(doc: Ref<'_>) -> Options {
+        let text = |at: Ref<'_>| at.opt_str().map(str::to_owned);
+        Options {
+            grace: doc.get(k::GRACE_PERIOD_SECONDS).opt_i64(),
+            policy: text(doc.get(k::PROPAGATION_POLICY)),
+            uid: text(doc.get(k::PRECONDITIONS).get(k::UID)),
+            revision: text(doc.get(k::PRECONDITIONS).get(k::RESOURCE_VERSION)),
+            orphan: doc.get(k::ORPHAN_DEPENDENTS).opt_bool(),
+        }
     }
 
     fn decode(request: &Request) -> Result<Doc, Status> {

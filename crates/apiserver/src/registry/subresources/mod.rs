@@ -2,5 +2,6 @@
 //! rules `api::generic` knows.
 
 pub mod binding;
+pub mod eviction;
 pub mod finalize;
 pub mod scale;
