@@ -24,10 +24,8 @@ pub fn admit(pod: Ref<'_>, node: Ref<'_>, allocatable: &Resources, others: &[Ref
     };
     let unbuilt = refused::fields(pod);
     if !unbuilt.is_empty() {
-        return refuse(
-            "UnsupportedPodField",
-            format!("this node does not support {} yet", unbuilt.join(", ")),
-        );
+        let (reason, message) = refused::words(&unbuilt);
+        return refuse(reason, message);
     }
     let spec = Pod(pod).spec();
     if !matches_node(pod, node) {

@@ -24,6 +24,7 @@ use crate::doors::Doors;
 use crate::driver::{self, Driver, Mailbox, Message, Routed};
 use crate::node::{self, Health, Network};
 use crate::objects::ObjectManager;
+use crate::refused;
 use crate::status::NodeFacts;
 use crate::volumes::pod_dir;
 use crate::worker::{Event, Exit, Found, Stage, State};
@@ -376,10 +377,23 @@ impl Kubelet {
         }
         if let (Some(uid), Some(stored)) = (new_uid, new) {
             if self.workers.lock().contains_key(&uid) {
+                self.warn_of_unbuilt(old.as_deref(), &stored);
                 self.workers.tell(&uid, Message::Object(stored));
             } else {
                 self.take(stored.doc(), None, sender);
             }
+        }
+    }
+
+    /// What came to a pod that runs and cannot be done, such as an ephemeral container, is told: the pod itself goes on.
+    fn warn_of_unbuilt(&self, old: Option<&Stored>, new: &Stored) {
+        let before = old.map(|old| refused::fields(old.doc().root())).unwrap_or_default();
+        let pod = new.doc();
+        let added: Vec<String> =
+            refused::fields(pod.root()).into_iter().filter(|field| !before.contains(field)).collect();
+        if !added.is_empty() {
+            let (reason, message) = refused::words(&added);
+            self.core.record(pod.root(), None, true, reason, message);
         }
     }
 

@@ -132,6 +132,11 @@ pub fn fields(pod: Ref<'_>) -> Vec<String> {
     out
 }
 
+/// Reason and message of the refusal of these fields.
+pub fn words(fields: &[String]) -> (&'static str, String) {
+    ("UnsupportedPodField", format!("this node does not support {} yet", fields.join(", ")))
+}
+
 fn look(object: Ref<'_>, at: &str, table: &[(&str, Used)], out: &mut Vec<String>) {
     for (path, used) in table {
         let value = object.find(path);

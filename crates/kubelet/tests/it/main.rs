@@ -116,6 +116,12 @@ async fn story() -> Vec<String> {
     let restarted =
         |pod: &Doc| pod.root().find("status.containerStatuses").item(0).get(k::RESTART_COUNT).i64() == 1;
     world.until("web", |pod| restarted(pod) && condition(Some(pod), "Ready") == "True").await;
+    // What comes to a pod that runs and is not built is told, and the pod goes on.
+    world.api.edit("pods", "ns", "web", |pod| {
+        let debug = doc!({ "name": "debug", "image": "demo" });
+        pod.edit().at(k::SPEC).list(k::EPHEMERAL_CONTAINERS).push(debug);
+    });
+    world.api.event("UnsupportedPodField").await;
     // Too large for the node.
     let mut large = web();
     large.edit().at(k::CONTAINERS).item(0).expect("one").at(k::RESOURCES).at(k::REQUESTS).set("cpu", "64");
