@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use crate::layout::Layout;
-use crate::{demo, down, host, image, node, server, status, up};
+use crate::{bench, demo, down, host, image, node, server, status, up};
 
 /// A complete Kubernetes in one binary.
 #[derive(Parser)]
@@ -64,6 +64,11 @@ enum Command {
     DemoImage {
         /// The archive to write.
         out: PathBuf,
+    },
+    /// Measure what a server does in a second.
+    Bench {
+        #[command(subcommand)]
+        command: bench::Command,
     },
     /// The control plane (started by `up`).
     #[command(hide = true)]
@@ -164,12 +169,15 @@ pub fn run() -> anyhow::Result<ExitCode> {
     };
     let component = matches!(cli.command, Command::Server(_) | Command::Node(_));
     log(component);
-    let runtime = match cli.command {
+    let runtime = match &cli.command {
         Command::Node(_) | Command::Server(_) => tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(64)
             .enable_all()
             .build(),
+        Command::Bench { command } if command.threads() > 1 => {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(command.threads()).enable_all().build()
+        }
         _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     }
     .context("start the runtime")?;
@@ -186,6 +194,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
                     demo::write_image(&out, &exe, demo::IMAGE)
                 }
                 Command::Demo(cluster) => demo::command::run(&layout, &cluster).await,
+                Command::Bench { command } => bench::run(&layout, command).await,
                 Command::Server(cluster) => server::run(&layout, &cluster).await,
                 Command::Node(cluster) => node::run(&layout, &cluster).await,
             }

@@ -3,6 +3,7 @@
 //! What it does is in the other rooms; here is what it is told (`cli`), and the ordered lists of what runs in the
 //! two processes of a machine (`server`, `node`).
 
+mod bench;
 mod cli;
 mod demo;
 mod down;

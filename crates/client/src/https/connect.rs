@@ -25,13 +25,18 @@ const PING_MAX: Duration = Duration::from_secs(15);
 /// Unused HTTP/1.1 connections that are kept.
 const IDLE_MAX: usize = 4;
 
-/// Makes and keeps connections to one server.
-pub struct Connector {
+/// Makes TLS connections to one server, for whoever speaks HTTP on them itself.
+pub struct Dialer {
     address: SocketAddr,
     name: ServerName<'static>,
     base: String,
     any: Arc<rustls::ClientConfig>,
     http1: Arc<rustls::ClientConfig>,
+}
+
+/// Makes and keeps connections to one server.
+pub struct Connector {
+    dialer: Dialer,
     multiplexed: tokio::sync::Mutex<Option<http2::SendRequest<OutBody>>>,
     idle: Mutex<Vec<http1::SendRequest<OutBody>>>,
 }
@@ -41,9 +46,12 @@ enum Connection {
     Http1(http1::SendRequest<OutBody>),
 }
 
-impl Connector {
+impl Dialer {
     /// Reads address and certificates.
-    pub fn new(config: &Kubeconfig) -> Result<Connector, KubeconfigError> {
+    ///
+    /// # Errors
+    /// When they make no sense.
+    pub fn new(config: &Kubeconfig) -> Result<Dialer, KubeconfigError> {
         let (address, name) = address(&config.server)?;
         let name = match &config.tls_server_name {
             Some(name) => ServerName::try_from(name.clone()).map_err(|e| tls("tls-server-name", e))?,
@@ -52,12 +60,39 @@ impl Connector {
         let http1 = client_config(config)?;
         let mut any = http1.clone();
         any.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let base = config.server.trim_end_matches('/').to_owned();
+        Ok(Dialer { address, name, base, any: Arc::new(any), http1: Arc::new(http1) })
+    }
+
+    /// `https://host:port`
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// A connection on which HTTP/2 was agreed upon if `http2` is wanted and the server speaks it, else HTTP/1.1.
+    ///
+    /// # Errors
+    /// When the server cannot be reached in time, or is not the one that was meant.
+    pub async fn dial(&self, http2: bool) -> Result<TlsStream<TcpStream>, TransportError> {
+        let failed = |source| TransportError::Io { context: format!("connecting to {}", self.base), source };
+        let config = if http2 { self.any.clone() } else { self.http1.clone() };
+        let connect = async {
+            let tcp = TcpStream::connect(self.address).await?;
+            tcp.set_nodelay(true)?;
+            tokio_rustls::TlsConnector::from(config).connect(self.name.clone(), tcp).await
+        };
+        match base::time::timeout(CONNECT_MAX, connect).await {
+            Ok(stream) => stream.map_err(failed),
+            Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
+        }
+    }
+}
+
+impl Connector {
+    /// Reads address and certificates.
+    pub fn new(config: &Kubeconfig) -> Result<Connector, KubeconfigError> {
         Ok(Connector {
-            address,
-            name,
-            base: config.server.trim_end_matches('/').to_owned(),
-            any: Arc::new(any),
-            http1: Arc::new(http1),
+            dialer: Dialer::new(config)?,
             multiplexed: tokio::sync::Mutex::new(None),
             idle: Mutex::new(Vec::new()),
         })
@@ -65,7 +100,7 @@ impl Connector {
 
     /// `https://host:port`
     pub fn base(&self) -> &str {
-        &self.base
+        self.dialer.base()
     }
 
     /// Sends a request, on a new connection when the one at hand turns out to be dead before the request left.
@@ -97,14 +132,14 @@ impl Connector {
 
     /// Sends a request on an HTTP/1.1 connection of its own, which it may take over.
     pub async fn send_alone(&self, request: Request<OutBody>) -> Result<Response<Incoming>, TransportError> {
-        let mut sender = handshake1(self.tls(self.http1.clone()).await?).await?;
+        let mut sender = handshake1(self.dialer.dial(false).await?).await?;
         sender.send_request(origin_form(request)).await.map_err(|err| broken("sending the request", err))
     }
 
     /// HTTP/2 wants scheme and authority, which a request that was meant for HTTP/1.1 has lost.
     fn absolute(&self, mut request: Request<OutBody>) -> Request<OutBody> {
         if request.uri().scheme().is_none()
-            && let Ok(uri) = format!("{}{}", self.base, request.uri()).parse()
+            && let Ok(uri) = format!("{}{}", self.base(), request.uri()).parse()
         {
             *request.uri_mut() = uri;
             request.headers_mut().remove(http::header::HOST);
@@ -123,7 +158,7 @@ impl Connector {
         if let Some(sender) = multiplexed.as_ref().filter(|s| !s.is_closed()) {
             return Ok(Connection::Http2(sender.clone()));
         }
-        let stream = self.tls(self.any.clone()).await?;
+        let stream = self.dialer.dial(true).await?;
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return handshake1(stream).await.map(Connection::Http1);
         }
@@ -152,19 +187,6 @@ impl Connector {
         idle.retain(|s| !s.is_closed());
         if idle.len() < IDLE_MAX {
             idle.push(sender);
-        }
-    }
-
-    async fn tls(&self, config: Arc<rustls::ClientConfig>) -> Result<TlsStream<TcpStream>, TransportError> {
-        let failed = |source| TransportError::Io { context: format!("connecting to {}", self.base), source };
-        let connect = async {
-            let tcp = TcpStream::connect(self.address).await?;
-            tcp.set_nodelay(true)?;
-            tokio_rustls::TlsConnector::from(config).connect(self.name.clone(), tcp).await
-        };
-        match base::time::timeout(CONNECT_MAX, connect).await {
-            Ok(stream) => stream.map_err(failed),
-            Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
         }
     }
 }

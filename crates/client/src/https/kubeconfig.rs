@@ -36,6 +36,19 @@ pub enum TokenSource {
     File(PathBuf),
 }
 
+impl TokenSource {
+    /// The token as it is now.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn read(&self) -> std::io::Result<String> {
+        match self {
+            TokenSource::Fixed(token) => Ok(token.0.clone()),
+            TokenSource::File(path) => Ok(std::fs::read_to_string(path)?.trim().to_owned()),
+        }
+    }
+}
+
 /// Why a kubeconfig cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {

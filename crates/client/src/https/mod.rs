@@ -19,6 +19,7 @@ use apimachinery::call::{BoxFuture, ByteStream, Call, Reply, TransportError};
 use http_body_util::Full;
 use hyper::Request;
 
+pub use connect::Dialer;
 pub use kubeconfig::{Kubeconfig, KubeconfigError, TokenSource};
 
 use connect::Connector;
@@ -99,10 +100,10 @@ impl HttpsTransport {
     }
 
     fn bearer(&self) -> Result<Option<String>, TransportError> {
-        let path = match &self.inner.token {
+        let source = match &self.inner.token {
             None => return Ok(None),
             Some(TokenSource::Fixed(token)) => return Ok(Some(token.0.clone())),
-            Some(TokenSource::File(path)) => path,
+            Some(file) => file,
         };
         let now = base::time::instant();
         let mut read = self.inner.read.lock().expect("no code panics while it holds the token");
@@ -111,11 +112,8 @@ impl HttpsTransport {
         {
             return Ok(Some(token.clone()));
         }
-        let text = std::fs::read_to_string(path).map_err(|source| TransportError::Io {
-            context: format!("reading the token in {}", path.display()),
-            source,
-        })?;
-        let token = text.trim().to_owned();
+        let unread = |err| TransportError::Io { context: "reading the token's file".to_owned(), source: err };
+        let token = source.read().map_err(unread)?;
         *read = Some((token.clone(), now));
         Ok(Some(token))
     }

@@ -1,0 +1,358 @@
+//! Connections that do little work per request: HTTP/1.1 by hand, or streams of HTTP/2.
+//!
+//! Bodies of good answers are counted and dropped; those of others are kept, to be shown.
+
+use std::io;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use client::{Dialer, Kubeconfig};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+/// How much is read at a time, in bytes.
+const READ_BYTES: usize = 64 * 1024;
+/// How much of an answer that is a failure is kept, in bytes.
+const FAILURE_BYTES_MAX: usize = 4096;
+
+/// A request of the API.
+pub struct Request {
+    /// `GET`, …
+    pub method: &'static str,
+    /// Path and query.
+    pub path: String,
+    /// The body's type; empty without one.
+    pub content_type: &'static str,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// A request without a body.
+    pub fn get(path: String) -> Request {
+        Request { method: "GET", path, content_type: "", body: Vec::new() }
+    }
+}
+
+/// An answer.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// How long its body was.
+    pub bytes: u64,
+    /// The beginning of a failure's body, or what was asked to be kept.
+    pub body: Vec<u8>,
+}
+
+/// Makes connections.
+pub struct Links {
+    dialer: Dialer,
+    authority: String,
+    token: Option<String>,
+    /// Streams of HTTP/2 on each connection; 0 for HTTP/1.1.
+    streams: usize,
+}
+
+impl Links {
+    /// To the server of a kubeconfig, by its credentials.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be used.
+    pub fn new(config: &Kubeconfig, streams: usize) -> anyhow::Result<Links> {
+        let dialer = Dialer::new(config)?;
+        let token = config.token.as_ref().map(|t| t.read()).transpose().context("read the token")?;
+        let authority = dialer.base().trim_start_matches("https://").to_owned();
+        Ok(Links { dialer, authority, token, streams })
+    }
+
+    /// `n` links: as many connections, or as many streams on fewer connections.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn open(&self, n: usize) -> anyhow::Result<Vec<Link>> {
+        let mut out = Vec::with_capacity(n);
+        while out.len() < n {
+            let stream = self.dialer.dial(self.streams > 0).await?;
+            if self.streams == 0 {
+                let mut head =
+                    format!(" HTTP/1.1\r\nhost: {}\r\naccept: application/json\r\n", self.authority);
+                if let Some(token) = &self.token {
+                    head.push_str(&format!("authorization: Bearer {token}\r\n"));
+                }
+                out.push(Link::One(Box::new(Http1 { stream, head, out: Vec::new(), input: Vec::new() })));
+                continue;
+            }
+            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                bail!("the server does not speak HTTP/2");
+            }
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.initial_stream_window_size(1 << 20).initial_connection_window_size(16 << 20);
+            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+            base::task::spawn(async { drop(connection.await) }).detach();
+            let (base, token) = (self.dialer.base(), &self.token);
+            let link = || Http2 { sender: sender.clone(), base: base.to_owned(), token: token.clone() };
+            out.extend((out.len()..n).take(self.streams).map(|_| Link::Two(Box::new(link()))));
+        }
+        Ok(out)
+    }
+}
+
+/// A way to send one request after the other.
+pub enum Link {
+    /// A connection of HTTP/1.1.
+    One(Box<Http1>),
+    /// A stream of HTTP/2 at a time.
+    Two(Box<Http2>),
+}
+
+impl Link {
+    /// Sends a request and takes in the whole answer.
+    ///
+    /// # Errors
+    /// When the connection breaks; it is of no further use.
+    pub async fn exchange(&mut self, request: &Request) -> anyhow::Result<Answer> {
+        let mut bytes = 0;
+        let mut body = Vec::new();
+        let mut take = |status: u16, part: &[u8]| {
+            bytes += part.len() as u64;
+            if status >= 300 && body.len() < FAILURE_BYTES_MAX {
+                body.extend_from_slice(part);
+            }
+            true
+        };
+        let status = self.stream(request, &mut take).await?;
+        Ok(Answer { status, bytes, body })
+    }
+
+    /// Sends a request and gives each part of the answer's body to `take`, until that says to stop. An empty part
+    /// comes first, when the answer begins.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn stream(
+        &mut self,
+        request: &Request,
+        take: &mut (dyn FnMut(u16, &[u8]) -> bool + Send),
+    ) -> anyhow::Result<u16> {
+        match self {
+            Link::One(link) => link.stream(request, take).await,
+            Link::Two(link) => link.stream(request, take).await,
+        }
+    }
+}
+
+/// A connection of HTTP/1.1.
+pub struct Http1 {
+    stream: TlsStream<TcpStream>,
+    /// What follows the path in every request's head.
+    head: String,
+    out: Vec<u8>,
+    input: Vec<u8>,
+}
+
+impl Http1 {
+    async fn stream(
+        &mut self,
+        request: &Request,
+        take: &mut (dyn FnMut(u16, &[u8]) -> bool + Send),
+    ) -> anyhow::Result<u16> {
+        self.out.clear();
+        for part in [request.method, " ", &request.path, &self.head] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+        if !request.content_type.is_empty() {
+            let (kind, len) = (request.content_type, request.body.len());
+            self.out
+                .extend_from_slice(format!("content-type: {kind}\r\ncontent-length: {len}\r\n").as_bytes());
+        }
+        self.out.extend_from_slice(b"\r\n");
+        self.out.extend_from_slice(&request.body);
+        self.stream.write_all(&self.out).await?;
+        self.stream.flush().await?;
+        let (status, mut framing, used) = loop {
+            self.fill().await?;
+            if let Some(end) = memchr::memmem::find(&self.input, b"\r\n\r\n") {
+                let (status, framing) = head(&self.input[..end])?;
+                break (status, framing, end + 4);
+            }
+        };
+        let mut more = take(status, &[]);
+        let mut used = used;
+        loop {
+            let (read, done) =
+                framing.advance(&self.input[used..], &mut |part| more &= take(status, part))?;
+            used += read;
+            if done || !more {
+                self.input.drain(..used);
+                return Ok(status);
+            }
+            self.input.clear();
+            used = 0;
+            self.fill().await?;
+        }
+    }
+
+    async fn fill(&mut self) -> io::Result<()> {
+        self.input.reserve(READ_BYTES);
+        match self.stream.read_buf(&mut self.input).await? {
+            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Status and framing of an answer, from its head.
+fn head(head: &[u8]) -> anyhow::Result<(u16, Framing)> {
+    let text = std::str::from_utf8(head).context("an answer's head is no text")?;
+    let mut lines = text.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    let status = status.context("the answer is not HTTP/1.1")?;
+    let mut framing = Framing::Length(0);
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        if name.eq_ignore_ascii_case("content-length") {
+            framing = Framing::Length(value.trim().parse().context("content-length")?);
+        } else if name.eq_ignore_ascii_case("transfer-encoding") {
+            framing = Framing::Size(0);
+        }
+    }
+    Ok((status, framing))
+}
+
+/// What of a body is to come.
+#[derive(Debug, PartialEq, Eq)]
+enum Framing {
+    /// This many bytes, and then the end.
+    Length(u64),
+    /// A chunk's size, of which this has been read.
+    Size(u64),
+    /// The rest of the line with a chunk's size.
+    Line(u64),
+    /// This many bytes of a chunk.
+    Chunk(u64),
+    /// This many bytes behind a chunk.
+    Behind(u8),
+    /// This many bytes behind the last chunk.
+    Last(u8),
+}
+
+impl Framing {
+    /// Takes bytes in: how many were of this body, and whether that was its end.
+    fn advance(&mut self, input: &[u8], take: &mut dyn FnMut(&[u8])) -> anyhow::Result<(usize, bool)> {
+        let mut at = 0;
+        loop {
+            match *self {
+                Framing::Length(0) | Framing::Last(0) => return Ok((at, true)),
+                _ if at == input.len() => return Ok((at, false)),
+                Framing::Length(left) | Framing::Chunk(left) => {
+                    let n = (input.len() - at).min(usize::try_from(left).unwrap_or(usize::MAX));
+                    take(&input[at..at + n]);
+                    at += n;
+                    let left = left - n as u64;
+                    *self = match self {
+                        Framing::Length(_) => Framing::Length(left),
+                        _ if left == 0 => Framing::Behind(2),
+                        _ => Framing::Chunk(left),
+                    };
+                }
+                Framing::Size(size) => {
+                    match char::from(input[at]).to_digit(16) {
+                        Some(digit) => *self = Framing::Size(size * 16 + u64::from(digit)),
+                        None => *self = Framing::Line(size),
+                    }
+                    at += usize::from(matches!(self, Framing::Size(_)));
+                }
+                Framing::Line(size) => {
+                    at += 1;
+                    if input[at - 1] == b'\n' {
+                        *self = if size == 0 { Framing::Last(2) } else { Framing::Chunk(size) };
+                    }
+                }
+                Framing::Behind(left) => {
+                    at += 1;
+                    *self = if left == 1 { Framing::Size(0) } else { Framing::Behind(left - 1) };
+                }
+                Framing::Last(left) => {
+                    if input[at] != b"\n\r"[usize::from(left) - 1] {
+                        bail!("a chunked body ends wrongly");
+                    }
+                    at += 1;
+                    *self = Framing::Last(left - 1);
+                }
+            }
+        }
+    }
+}
+
+/// Streams of a connection of HTTP/2, one at a time.
+pub struct Http2 {
+    sender: http2::SendRequest<Full<Bytes>>,
+    base: String,
+    token: Option<String>,
+}
+
+impl Http2 {
+    async fn stream(
+        &mut self,
+        request: &Request,
+        take: &mut (dyn FnMut(u16, &[u8]) -> bool + Send),
+    ) -> anyhow::Result<u16> {
+        let mut head = hyper::Request::builder()
+            .method(request.method)
+            .uri(format!("{}{}", self.base, request.path))
+            .header("accept", "application/json");
+        if let Some(token) = &self.token {
+            head = head.header("authorization", format!("Bearer {token}"));
+        }
+        if !request.content_type.is_empty() {
+            head = head.header("content-type", request.content_type);
+        }
+        let body = Full::new(Bytes::copy_from_slice(&request.body));
+        let response = self.sender.send_request(head.body(body)?).await?;
+        let status = response.status().as_u16();
+        let mut body = response.into_body();
+        let mut more = take(status, &[]);
+        while more {
+            let Some(frame) = body.frame().await else { break };
+            if let Some(data) = frame?.data_ref() {
+                more = take(status, data);
+            }
+        }
+        Ok(status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_read_wherever_they_are_cut() {
+        let chunked = b"5;x=y\r\nhello\r\n10\r\n, 16 bytes world\r\n0\r\n\r\nHTTP/1.1";
+        let (head_chunked, head_long) = (
+            &b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked"[..],
+            &b"HTTP/1.1 404 X\r\ncontent-length: 3"[..],
+        );
+        let cases =
+            [(head_chunked, &chunked[..], 200, "hello, 16 bytes world"), (head_long, b"abcHTTP", 404, "abc")];
+        for (top, body, code, text) in cases {
+            for cut in 0..body.len() {
+                let (status, mut framing) = head(top).expect("a head");
+                let (mut got, mut used, mut end) = (Vec::new(), 0, false);
+                for part in [&body[..cut], &body[cut..]] {
+                    if !end {
+                        let read =
+                            framing.advance(part, &mut |p| got.extend_from_slice(p)).expect("well formed");
+                        (used, end) = (used + read.0, read.1);
+                    }
+                }
+                assert_eq!((status, got.as_slice(), end), (code, text.as_bytes(), true), "cut at {cut}");
+                assert!(body[used..].starts_with(b"HTTP"), "cut at {cut}");
+            }
+        }
+        assert!(head(b"SSH-2.0").is_err());
+    }
+}
