@@ -4,7 +4,10 @@
 //! need that. Who reads gets `Arc`s and makes a `Doc` of what it works on. The [`crate::reflector`] keeps it fresh.
 //! Upstream: client-go tools/cache (Indexer, SharedInformer).
 
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -33,9 +36,12 @@ pub struct Change<'a> {
     /// What is there now.
     pub new: Option<&'a Arc<Stored>>,
     names: &'a [(&'static str, IndexFn)],
-    old_values: &'a [Vec<String>],
-    new_values: &'a [Vec<String>],
+    old_values: &'a [Value],
+    new_values: &'a [Value],
 }
+
+/// A value in the index of this number.
+type Value = (u8, Arc<str>);
 
 /// Called for every change while the cache is locked: it may push keys to queues and wake tasks, and must not call the
 /// cache.
@@ -49,6 +55,8 @@ pub struct SharedCache {
 
 struct Shared {
     indexers: Vec<(&'static str, IndexFn)>,
+    // The value of every entry that stands in no index.
+    unnamed: Arc<str>,
     state: Mutex<State>,
     progress: Mutex<Progress>,
     // Not tokio's watch channel: it wakes in random order, which a simulation could not repeat.
@@ -57,16 +65,80 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<ObjectKey, Entry>,
-    // One per indexer, in their order.
-    indexes: Vec<BTreeMap<String, BTreeSet<ObjectKey>>>,
+    objects: BTreeMap<Entry, Box<[Value]>>,
+    // One per indexer, in their order. Sets of all entries and not a set for each value: most values have one object.
+    indexes: Vec<BTreeSet<Entry>>,
     handlers: Vec<Handler>,
 }
 
+/// An object under a value of an index; among all objects the value is empty. The object brings its own key, so that
+/// there are no copies of names. Invariant: an entry's object is the one that the cache holds.
 struct Entry {
+    value: Arc<str>,
     stored: Arc<Stored>,
-    // One list per indexer.
-    values: Vec<Vec<String>>,
+}
+
+/// What entries are ordered and looked up by: value, namespace, name.
+trait Place {
+    fn place(&self) -> (&str, &str, &str);
+}
+
+impl Place for Entry {
+    fn place(&self) -> (&str, &str, &str) {
+        (&self.value, &self.stored.namespace, &self.stored.name)
+    }
+}
+
+impl Place for (&str, &ObjectKey) {
+    fn place(&self) -> (&str, &str, &str) {
+        (self.0, &self.1.namespace, &self.1.name)
+    }
+}
+
+impl PartialEq for dyn Place + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for dyn Place + '_ {}
+
+impl PartialOrd for dyn Place + '_ {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for dyn Place + '_ {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl<'a> Borrow<dyn Place + 'a> for Entry {
+    fn borrow(&self) -> &(dyn Place + 'a) {
+        self
+    }
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -106,9 +178,9 @@ impl Change<'_> {
     /// # Panics
     /// When the cache has no such index.
     pub fn values(&self, index: &str) -> BTreeSet<&str> {
-        let at = position(self.names, index);
-        let values = [self.old_values, self.new_values].into_iter().filter_map(|v| v.get(at));
-        values.flatten().map(String::as_str).collect()
+        let at = position(self.names, index) as u8;
+        let values = self.old_values.iter().chain(self.new_values);
+        values.filter(|(index, _)| *index == at).map(|(_, value)| &**value).collect()
     }
 }
 
@@ -124,19 +196,25 @@ fn position(indexers: &[(&'static str, IndexFn)], index: &str) -> usize {
 impl SharedCache {
     /// An empty cache with these indexes.
     pub fn new(indexers: Vec<(&'static str, IndexFn)>) -> SharedCache {
-        let indexes = indexers.iter().map(|_| BTreeMap::new()).collect();
+        let indexes = indexers.iter().map(|_| BTreeSet::new()).collect();
         let state = State { indexes, ..State::default() };
         let progress = Mutex::new(Progress::default());
         SharedCache {
-            shared: Arc::new(Shared { indexers, state: Mutex::new(state), progress, changed: Notify::new() }),
+            shared: Arc::new(Shared {
+                indexers,
+                unnamed: Arc::default(),
+                state: Mutex::new(state),
+                progress,
+                changed: Notify::new(),
+            }),
         }
     }
 
     /// Calls `handler` for every change from now on, and at once for every object that is there.
     pub fn subscribe(&self, handler: impl Fn(&Change<'_>) + Send + Sync + 'static) {
         let mut state = self.lock();
-        for (key, entry) in &state.objects {
-            handler(&self.change(key, None, Some(entry)));
+        for (entry, values) in &state.objects {
+            handler(&self.change(&ObjectKey::of(&entry.stored), None, Some((&entry.stored, values))));
         }
         state.handlers.push(Box::new(handler));
     }
@@ -148,20 +226,24 @@ impl SharedCache {
 
     /// An object.
     pub fn get_key(&self, key: &ObjectKey) -> Option<Arc<Stored>> {
-        self.lock().objects.get(key).map(|e| e.stored.clone())
+        let place: &dyn Place = &("", key);
+        self.lock().objects.get_key_value(place).map(|(e, _)| e.stored.clone())
     }
 
     /// All objects, in the order of their keys.
     pub fn list(&self) -> Vec<Arc<Stored>> {
-        self.lock().objects.values().map(|e| e.stored.clone()).collect()
+        self.lock().objects.keys().map(|e| e.stored.clone()).collect()
     }
 
     /// A namespace's objects, in the order of their names.
     pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<Stored>> {
-        let from = ObjectKey::new(namespace, "");
+        let first = ObjectKey::new(namespace, "");
+        let from: &dyn Place = &("", &first);
         let state = self.lock();
-        let inside = state.objects.range(from..).take_while(|(key, _)| key.namespace == namespace);
-        inside.map(|(_, e)| e.stored.clone()).collect()
+        let from = (Bound::Included(from), Bound::Unbounded);
+        let inside =
+            state.objects.range::<dyn Place, _>(from).take_while(|(e, _)| e.stored.namespace == namespace);
+        inside.map(|(e, _)| e.stored.clone()).collect()
     }
 
     /// The objects with `value` in `index`, in the order of their keys.
@@ -170,12 +252,11 @@ impl SharedCache {
     /// When the cache has no such index.
     pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<Stored>> {
         let state = self.lock();
-        let keys = state.indexes[position(&self.shared.indexers, index)].get(value);
-        keys.into_iter()
-            .flatten()
-            .filter_map(|key| state.objects.get(key))
-            .map(|e| e.stored.clone())
-            .collect()
+        let first = ObjectKey::default();
+        let from: &dyn Place = &(value, &first);
+        let entries = state.indexes[position(&self.shared.indexers, index)]
+            .range::<dyn Place, _>((Bound::Included(from), Bound::Unbounded));
+        entries.take_while(|e| &*e.value == value).map(|e| e.stored.clone()).collect()
     }
 
     /// How many objects there are.
@@ -234,14 +315,17 @@ impl SharedCache {
         {
             let mut state = self.lock();
             let kept: BTreeSet<ObjectKey> = items.iter().map(|s| ObjectKey::of(s)).collect();
-            let gone: Vec<ObjectKey> = state.objects.keys().filter(|k| !kept.contains(k)).cloned().collect();
+            let all = state.objects.keys().map(|e| ObjectKey::of(&e.stored));
+            let gone: Vec<ObjectKey> = all.filter(|k| !kept.contains(k)).collect();
             for key in gone {
-                self.swap(&mut state, key, None);
+                self.swap(&mut state, &key, None);
             }
             for stored in items {
                 let key = ObjectKey::of(&stored);
-                if state.objects.get(&key).is_none_or(|e| e.stored.revision != stored.revision) {
-                    self.swap(&mut state, key, Some(stored));
+                let place: &dyn Place = &("", &key);
+                let known = state.objects.get_key_value(place);
+                if known.is_none_or(|(e, _)| e.stored.revision != stored.revision) {
+                    self.swap(&mut state, &key, Some(stored));
                 }
             }
         }
@@ -252,7 +336,7 @@ impl SharedCache {
         let revision = stored.revision;
         {
             let mut state = self.lock();
-            self.swap(&mut state, ObjectKey::of(&stored), Some(stored));
+            self.swap(&mut state, &ObjectKey::of(&stored), Some(stored));
         }
         self.progressed(revision, false);
     }
@@ -260,7 +344,7 @@ impl SharedCache {
     pub(crate) fn remove(&self, stored: &Stored) {
         {
             let mut state = self.lock();
-            self.swap(&mut state, ObjectKey::of(stored), None);
+            self.swap(&mut state, &ObjectKey::of(stored), None);
         }
         self.progressed(stored.revision, false);
     }
@@ -276,69 +360,58 @@ impl SharedCache {
         self.shared.changed.notify_waiters();
     }
 
-    fn swap(&self, state: &mut State, key: ObjectKey, new: Option<Arc<Stored>>) {
-        let old = match new {
-            Some(stored) => {
-                let values = self.index(&stored);
-                for (index, values) in state.indexes.iter_mut().zip(&values) {
-                    for value in values {
-                        index.entry(value.clone()).or_default().insert(key.clone());
-                    }
-                }
-                state.objects.insert(key.clone(), Entry { stored, values })
-            }
-            None => state.objects.remove(&key),
-        };
-        let new = state.objects.get(&key);
-        if let Some(old) = &old {
-            for (i, values) in old.values.iter().enumerate() {
-                for value in values.iter().filter(|v| !new.is_some_and(|n| n.values[i].contains(v))) {
-                    forget(&mut state.indexes[i], value, &key);
-                }
-            }
+    fn swap(&self, state: &mut State, key: &ObjectKey, new: Option<Arc<Stored>>) {
+        let place: &dyn Place = &("", key);
+        let old = state.objects.remove_entry(place).map(|(entry, values)| (entry.stored, values));
+        for (index, value) in old.iter().flat_map(|(_, values)| values) {
+            let place: &dyn Place = &(&**value, key);
+            state.indexes[usize::from(*index)].remove(place);
         }
-        let new = state.objects.get(&key);
+        let new = new.map(|stored| (self.index(&stored), stored)).map(|(values, stored)| {
+            for (index, value) in &values {
+                let entry = Entry { value: value.clone(), stored: stored.clone() };
+                state.indexes[usize::from(*index)].insert(entry);
+            }
+            (stored, values)
+        });
         if old.is_some() || new.is_some() {
-            let change = self.change(&key, old.as_ref(), new);
+            let [old, new] =
+                [&old, &new].map(|side| side.as_ref().map(|(stored, values)| (stored, &**values)));
+            let change = self.change(key, old, new);
             state.handlers.iter().for_each(|handler| handler(&change));
+        }
+        if let Some((stored, values)) = new {
+            state.objects.insert(Entry { value: self.shared.unnamed.clone(), stored }, values);
         }
     }
 
-    fn index(&self, stored: &Stored) -> Vec<Vec<String>> {
+    fn index(&self, stored: &Stored) -> Box<[Value]> {
         if self.shared.indexers.is_empty() {
-            return Vec::new();
+            return Box::default();
         }
         let doc = stored.doc();
-        self.shared.indexers.iter().map(|(_, values)| values(&doc)).collect()
+        let indexers = (0..).zip(&self.shared.indexers);
+        indexers.flat_map(|(at, (_, of))| of(&doc).into_iter().map(move |v| (at, Arc::from(v)))).collect()
     }
 
     fn change<'a>(
         &'a self,
         key: &'a ObjectKey,
-        old: Option<&'a Entry>,
-        new: Option<&'a Entry>,
+        old: Option<(&'a Arc<Stored>, &'a [Value])>,
+        new: Option<(&'a Arc<Stored>, &'a [Value])>,
     ) -> Change<'a> {
         Change {
             key,
-            old: old.map(|e| &e.stored),
-            new: new.map(|e| &e.stored),
+            old: old.map(|(stored, _)| stored),
+            new: new.map(|(stored, _)| stored),
             names: &self.shared.indexers,
-            old_values: old.map_or(&[], |e| &e.values),
-            new_values: new.map_or(&[], |e| &e.values),
+            old_values: old.map_or(&[], |(_, values)| values),
+            new_values: new.map_or(&[], |(_, values)| values),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().expect("handlers and index functions do not panic")
-    }
-}
-
-fn forget(index: &mut BTreeMap<String, BTreeSet<ObjectKey>>, value: &str, key: &ObjectKey) {
-    if let Some(keys) = index.get_mut(value) {
-        keys.remove(key);
-        if keys.is_empty() {
-            index.remove(value);
-        }
     }
 }
 
