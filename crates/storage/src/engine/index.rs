@@ -11,6 +11,9 @@ use super::frame::record_size;
 use crate::disk::File;
 use crate::{End, KeyValue, Range, Result, StoreError, Want};
 
+/// A key as the index has it: its own small copy, which does not pin the buffer that it came in.
+pub type Key = Arc<[u8]>;
+
 /// Set in the id of a segment that is a base, so that it differs from the segment whose number it bears.
 pub const BASE: u32 = 1 << 31;
 
@@ -55,7 +58,11 @@ impl Version {
 #[derive(Debug)]
 pub struct History {
     pub latest: Version,
-    pub older: Vec<Version>,
+    #[expect(
+        clippy::box_collection,
+        reason = "a third of the bytes of each of the many keys that have none"
+    )]
+    older: Option<Box<Vec<Version>>>,
 }
 
 impl History {
@@ -64,12 +71,17 @@ impl History {
         if self.latest.revision <= revision {
             return Some(&self.latest);
         }
-        self.older.iter().rev().find(|v| v.revision <= revision)
+        self.older().iter().rev().find(|v| v.revision <= revision)
+    }
+
+    /// All versions but the latest, in order.
+    pub fn older(&self) -> &[Version] {
+        self.older.as_ref().map_or(&[], |older| older)
     }
 
     /// All versions in order.
     pub fn all(&mut self) -> impl Iterator<Item = &mut Version> {
-        self.older.iter_mut().chain(std::iter::once(&mut self.latest))
+        self.older.iter_mut().flat_map(|older| older.iter_mut()).chain(std::iter::once(&mut self.latest))
     }
 }
 
@@ -77,10 +89,16 @@ impl History {
 #[derive(Debug)]
 pub struct Change {
     pub revision: u64,
-    pub key: Bytes,
-    /// The value, while the change is recent; later it is read from the log.
-    pub value: Option<Bytes>,
-    size: u64,
+    pub key: Key,
+    /// How long the value is.
+    len: u32,
+}
+
+impl Change {
+    /// What it takes of the log.
+    fn size(&self) -> u64 {
+        record_size(self.key.len(), self.len as usize)
+    }
 }
 
 /// One file of the log.
@@ -110,7 +128,7 @@ pub enum Source {
 
 /// The whole state. Invariant: `visible` never decreases, `compacted <= visible`.
 pub struct State {
-    pub keys: BTreeMap<Bytes, History>,
+    pub keys: BTreeMap<Key, History>,
     pub changes: VecDeque<Change>,
     pub visible: u64,
     pub compacted: u64,
@@ -121,12 +139,11 @@ pub struct State {
     /// By number, that of the base with [`BASE`] set.
     pub segments: BTreeMap<u32, Segment>,
     /// (when, revision, key) of what expires.
-    pub expiries: BTreeSet<(u64, u64, Bytes)>,
+    pub expiries: BTreeSet<(u64, u64, Key)>,
     /// What the records behind `changes` take of the log.
     pub history_bytes: u64,
-    /// How many changes were ever taken off the front, and the number of the oldest that still has its value.
-    popped: u64,
-    recent_from: u64,
+    /// The values of the latest changes; those of others are read from the log.
+    recent: VecDeque<Bytes>,
     recent_bytes: usize,
     recent_bytes_max: usize,
 }
@@ -147,8 +164,7 @@ impl State {
             segments: BTreeMap::new(),
             expiries: BTreeSet::new(),
             history_bytes: 0,
-            popped: 0,
-            recent_from: 0,
+            recent: VecDeque::new(),
             recent_bytes: 0,
             recent_bytes_max,
         }
@@ -158,35 +174,41 @@ impl State {
     pub fn apply(&mut self, key: &Bytes, version: Version, value: Option<Bytes>) {
         let size = record_size(key.len(), version.place.len as usize);
         self.live(version.place.segment, size as i64);
-        let key = match self.keys.get_key_value(key) {
+        let key = match self.keys.get_key_value(&**key) {
             Some((known, _)) => known.clone(),
-            // A copy of its own, so that the key does not pin the buffer it came in.
-            None => Bytes::copy_from_slice(key),
+            None => Key::from(&**key),
         };
         match self.keys.get_mut(&key) {
             Some(history) => {
                 assert!(history.latest.revision < version.revision, "revisions of a key only grow");
                 let before = std::mem::replace(&mut history.latest, version);
-                history.older.push(before);
+                history.older.get_or_insert_default().push(before);
                 if before.expiry_ms > 0 {
                     self.expiries.remove(&(before.expiry_ms, before.revision, key.clone()));
                 }
             }
             None => {
-                self.keys.insert(key.clone(), History { latest: version, older: Vec::new() });
+                self.keys.insert(key.clone(), History { latest: version, older: None });
             }
         }
         if version.expiry_ms > 0 {
             self.expiries.insert((version.expiry_ms, version.revision, key.clone()));
         }
         self.history_bytes += size;
+        self.changes.push_back(Change { revision: version.revision, key, len: version.place.len });
         self.recent_bytes += value.as_ref().map_or(0, Bytes::len);
-        self.changes.push_back(Change { revision: version.revision, key, value, size });
-        while self.recent_bytes > self.recent_bytes_max {
-            let change = &mut self.changes[(self.recent_from - self.popped) as usize];
-            self.recent_bytes -= change.value.take().map_or(0, |v| v.len());
-            self.recent_from += 1;
+        match value {
+            Some(value) => self.recent.push_back(value),
+            None => (self.recent, self.recent_bytes) = (VecDeque::new(), 0),
         }
+        while self.recent_bytes > self.recent_bytes_max {
+            self.recent_bytes -= self.recent.pop_front().map_or(0, |v| v.len());
+        }
+    }
+
+    /// The value of the change at `index` of `changes`, while it is in memory.
+    pub fn recent(&self, index: usize) -> Option<&Bytes> {
+        self.recent.get((index + self.recent.len()).checked_sub(self.changes.len())?)
     }
 
     /// Takes a version from a rewritten segment, which has a key's versions in order and no place in `changes` for
@@ -200,16 +222,16 @@ impl State {
         }
         if version.lives() {
             self.live(version.place.segment, record_size(key.len(), version.place.len as usize) as i64);
-            let key = Bytes::copy_from_slice(key);
+            let key = Key::from(key);
             if version.expiry_ms > 0 {
                 self.expiries.insert((version.expiry_ms, version.revision, key.clone()));
             }
-            self.keys.insert(key, History { latest: version, older: Vec::new() });
+            self.keys.insert(key, History { latest: version, older: None });
         }
     }
 
     /// Notes that a value was copied to `place`.
-    pub fn moved(&mut self, key: &Bytes, revision: u64, place: Place) {
+    pub fn moved(&mut self, key: &[u8], revision: u64, place: Place) {
         let Some(history) = self.keys.get_mut(key) else { return };
         let Some(version) = history.all().find(|v| v.revision == revision) else { return };
         let from = std::mem::replace(&mut version.place, place).segment;
@@ -232,7 +254,7 @@ impl State {
     fn forget(&mut self, key: &[u8], version: &Version) {
         self.live(version.place.segment, -(record_size(key.len(), version.place.len as usize) as i64));
         if version.expiry_ms > 0 {
-            self.expiries.remove(&(version.expiry_ms, version.revision, Bytes::copy_from_slice(key)));
+            self.expiries.remove(&(version.expiry_ms, version.revision, Key::from(key)));
         }
     }
 
@@ -248,30 +270,33 @@ impl State {
                 }
             }
             let change = self.changes.pop_front().expect("there is a front");
-            self.history_bytes -= change.size;
-            self.recent_bytes -= change.value.map_or(0, |v| v.len());
-            self.popped += 1;
-            self.recent_from = self.recent_from.max(self.popped);
+            self.history_bytes -= change.size();
+            if self.recent.len() > self.changes.len() {
+                self.recent_bytes -= self.recent.pop_front().map_or(0, |v| v.len());
+            }
             self.prune_key(&change.key);
         }
         true
     }
 
-    fn prune_key(&mut self, key: &Bytes) {
+    fn prune_key(&mut self, key: &[u8]) {
         let Some(history) = self.keys.get_mut(key) else { return };
         let mut gone = Vec::new();
         // The newest state at the compaction point stays, unless it is a delete.
-        let kept = history.older.partition_point(|v| v.revision <= self.compacted);
+        let older = history.older.as_deref_mut();
         if history.latest.revision <= self.compacted {
-            gone.append(&mut history.older);
-            history.older.shrink_to_fit();
+            gone.extend(older.into_iter().flat_map(|older| older.drain(..)));
+            history.older = None;
             if !history.latest.lives() {
                 gone.push(history.latest);
                 self.keys.remove(key);
             }
-        } else if kept > 0 {
-            let keep_last = history.older[kept - 1].lives();
-            gone.extend(history.older.drain(..kept - usize::from(keep_last)));
+        } else if let Some(older) = older {
+            let kept = older.partition_point(|v| v.revision <= self.compacted);
+            if kept > 0 {
+                let keep_last = older[kept - 1].lives();
+                gone.extend(older.drain(..kept - usize::from(keep_last)));
+            }
         }
         for version in gone {
             self.forget(key, &version);
@@ -315,10 +340,10 @@ impl State {
     }
 
     /// The version together with the means to read its value.
-    pub fn held(&self, key: &Bytes, version: Version) -> Held {
+    pub fn held(&self, key: &[u8], version: Version) -> Held {
         let segment = &self.segments[&version.place.segment];
         let source = Source::File(segment.file.clone(), segment.name.as_str().into());
-        Held { key: key.clone(), version, source }
+        Held { key: Bytes::copy_from_slice(key), version, source }
     }
 
     /// Walks at most [`WALK_MAX`] keys of `range` from `from` on in the state at `revision`, adding to `out` until it
@@ -332,30 +357,32 @@ impl State {
         count: &mut u64,
     ) -> Option<Bound<Bytes>> {
         let end = match &range.end {
-            End::Key => Bound::Included(range.start.clone()),
-            End::Before(end) => Bound::Excluded(end.clone()),
+            End::Key => Bound::Included(&*range.start),
+            End::Before(end) => Bound::Excluded(&**end),
             End::Last => Bound::Unbounded,
         };
+        let from = from.as_ref().map(|from| &**from);
         if let (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) =
             (&from, &end)
             && (a > b || (a == b && !matches!((&from, &end), (Bound::Included(_), Bound::Included(_)))))
         {
             return None;
         }
-        for (walked, (key, history)) in self.keys.range((from, end)).enumerate() {
+        for (walked, (key, history)) in self.keys.range::<[u8], _>((from, end)).enumerate() {
             if let Some(version) = history.at(revision).filter(|v| v.lives()) {
                 *count += 1;
                 if range.want != Want::Count && (range.limit == 0 || out.len() < range.limit) {
                     out.push(match range.want {
                         Want::Values => self.held(key, *version),
                         _ => {
-                            Held { key: key.clone(), version: *version, source: Source::Memory(Bytes::new()) }
+                            let key = Bytes::copy_from_slice(key);
+                            Held { key, version: *version, source: Source::Memory(Bytes::new()) }
                         }
                     });
                 }
             }
             if walked + 1 == WALK_MAX {
-                return Some(Bound::Excluded(key.clone()));
+                return Some(Bound::Excluded(Bytes::copy_from_slice(key)));
             }
         }
         None

@@ -68,14 +68,14 @@ impl Batch {
             let held = Held { key: key.clone(), version: *version, source: Source::Memory(value.clone()) };
             return version.lives().then_some(held);
         }
-        let version = state.keys.get(key)?.latest;
+        let version = state.keys.get(&**key)?.latest;
         version.lives().then(|| state.held(key, version))
     }
 
     fn current_version(&self, state: &State, key: &Bytes) -> Option<Version> {
         let version = match self.latest.get(key) {
             Some(&at) => self.changes[at].1,
-            None => state.keys.get(key)?.latest,
+            None => state.keys.get(&**key)?.latest,
         };
         version.lives().then_some(version)
     }

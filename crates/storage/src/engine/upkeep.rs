@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{self, NewRecord, Payload};
-use super::index::{BASE, Place, Segment, Version, WALK_MAX};
+use super::index::{BASE, Key, Place, Segment, Version, WALK_MAX};
 use super::log::{self, REWRITE, base_name, io};
 use super::writer::Command;
 use super::{Options, Shared};
@@ -48,7 +48,7 @@ pub async fn expire(shared: Arc<Shared>, commands: mpsc::Sender<Command>) {
                 .iter()
                 .take(EXPIRE_MAX)
                 .take_while(|(at, ..)| *at <= now)
-                .map(|(_, revision, key)| (key.clone(), *revision))
+                .map(|(_, revision, key)| (Bytes::copy_from_slice(key), *revision))
                 .collect();
             let next = state.expiries.first().map_or(u64::MAX, |(at, ..)| *at);
             shared.expiry_ms.store(next, Ordering::Relaxed);
@@ -220,7 +220,7 @@ impl Upkeep {
     }
 
     /// All versions that lie in the segments `ids`, in the order of keys. What dies meanwhile is copied in vain.
-    async fn collect(&self, ids: &[u32]) -> Vec<(Bytes, Version)> {
+    async fn collect(&self, ids: &[u32]) -> Vec<(Key, Version)> {
         let mut out = Vec::new();
         let mut from = Bound::Unbounded;
         loop {
@@ -228,7 +228,7 @@ impl Upkeep {
             {
                 let state = self.shared.state();
                 for (key, history) in state.keys.range((from, Bound::Unbounded)).take(WALK_MAX) {
-                    let all = history.older.iter().chain(std::iter::once(&history.latest));
+                    let all = history.older().iter().chain(std::iter::once(&history.latest));
                     out.extend(all.filter(|v| ids.contains(&v.place.segment)).map(|v| (key.clone(), *v)));
                     walked += 1;
                     last = Some(key.clone());
@@ -243,7 +243,7 @@ impl Upkeep {
     }
 
     /// Writes the base and gives it its name; gives the places of `copies` in it, or nothing if the engine is closing.
-    async fn copy(&self, number: u32, copies: &[(Bytes, Version)]) -> Result<Option<(Vec<Place>, Segment)>> {
+    async fn copy(&self, number: u32, copies: &[(Key, Version)]) -> Result<Option<(Vec<Place>, Segment)>> {
         let file = self.disk.create(REWRITE).await.map_err(io("make the rewritten log"))?;
         let mut out = Vec::new();
         let (mut offset, mut places) = (0, Vec::with_capacity(copies.len()));

@@ -88,10 +88,12 @@ fn find(state: &State, prefix: &Bytes, next: u64) -> Result<Option<Found>> {
         let version = *history.at(change.revision).expect("a change is a version");
         bytes += version.place.len as usize;
         if version.lives() {
-            let held = match &change.value {
-                Some(value) => {
-                    Held { key: change.key.clone(), version, source: Source::Memory(value.clone()) }
-                }
+            let held = match state.recent(begin + walked) {
+                Some(value) => Held {
+                    key: Bytes::copy_from_slice(&change.key),
+                    version,
+                    source: Source::Memory(value.clone()),
+                },
                 None => state.held(&change.key, version),
             };
             found.events.push((held, None));
