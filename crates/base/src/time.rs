@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 pub use jiff::Timestamp;
@@ -46,6 +47,30 @@ pub async fn sleep(d: Duration) {
 /// Waits until `at`.
 pub async fn sleep_until(at: Instant) {
     tokio::time::sleep_until(at).await;
+}
+
+/// [`sleep_until`] as a value that is kept while other things happen, and set anew: for loops that wait often and
+/// rarely to the end, where a new timer each time would be most of the work.
+#[derive(Debug)]
+pub struct Alarm(Pin<Box<tokio::time::Sleep>>);
+
+impl Alarm {
+    /// Rings at `at`.
+    pub fn at(at: Instant) -> Alarm {
+        Alarm(Box::pin(tokio::time::sleep_until(at)))
+    }
+
+    /// Rings at `at` and not when it was set to.
+    pub fn set(&mut self, at: Instant) {
+        if self.0.deadline() != at {
+            self.0.as_mut().reset(at);
+        }
+    }
+
+    /// Waits until it rings.
+    pub async fn rings(&mut self) {
+        self.0.as_mut().await;
+    }
 }
 
 /// Runs `future`, giving up after `d`.

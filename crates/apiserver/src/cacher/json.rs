@@ -35,30 +35,17 @@ fn place(json: &[u8]) -> Option<(usize, bool)> {
 /// Never for objects that the generic store wrote, all of which have metadata.
 pub fn with_revision(json: &[u8], revision: u64) -> Bytes {
     let (at, after) = place(json).expect("the generic store writes metadata");
-    let mut out = Vec::with_capacity(json.len() + 44);
     let number = revision.to_string();
-    out.extend_from_slice(&json[..at]);
     if json[at..].starts_with(FIELD) {
         let value = at + FIELD.len();
         let end = memchr::memchr(b'"', &json[value..]).map_or(json.len(), |n| value + n);
-        out.extend_from_slice(FIELD);
-        out.extend_from_slice(number.as_bytes());
-        out.extend_from_slice(&json[end..]);
-        return out.into();
+        return [&json[..value], number.as_bytes(), &json[end..]].concat().into();
     }
-    // At the end of metadata the comma comes before, else after.
+    // At the end of metadata the comma comes before, else after. No byte is allocated in vain: this is kept for long.
     let last = json.get(at) == Some(&b'}');
-    if last && after {
-        out.push(b',');
-    }
-    out.extend_from_slice(FIELD);
-    out.extend_from_slice(number.as_bytes());
-    out.push(b'"');
-    if !last {
-        out.push(b',');
-    }
-    out.extend_from_slice(&json[at..]);
-    out.into()
+    let before: &[u8] = if last && after { b"," } else { b"" };
+    let behind: &[u8] = if last { b"\"" } else { b"\"," };
+    [&json[..at], before, FIELD, number.as_bytes(), behind, &json[at..]].concat().into()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use apimachinery::Status;
 use apimachinery::call::{Reply, Watch, WatchEvent};
-use base::time::Instant;
+use base::time::{Alarm, Instant};
 use tokio::sync::mpsc;
 
 use super::{Request, list};
@@ -62,6 +62,7 @@ pub async fn watch(request: &Request) -> Result<Reply, Status> {
             (registration, revision)
         }
     };
+    let end = base::time::instant() + duration(options.timeout_seconds);
     let mut watcher = Watcher {
         api: request.api.clone(),
         selection,
@@ -71,7 +72,8 @@ pub async fn watch(request: &Request) -> Result<Reply, Status> {
         told: after,
         bookmarks: options.allow_watch_bookmarks,
         next_bookmark: base::time::instant() + BOOKMARK_EVERY,
-        end: base::time::instant() + duration(options.timeout_seconds),
+        end,
+        alarm: Alarm::at(end),
         ended: false,
         renderer: render::Renderer::of(request),
     };
@@ -132,6 +134,7 @@ struct Watcher {
     bookmarks: bool,
     next_bookmark: Instant,
     end: Instant,
+    alarm: Alarm,
     ended: bool,
     renderer: render::Renderer,
 }
@@ -146,12 +149,13 @@ impl Watcher {
                 return None;
             }
             let wake = if self.bookmarks { self.next_bookmark.min(self.end) } else { self.end };
+            self.alarm.set(wake);
             base::select! {
                 change = self.changes.recv() => match change {
                     Some(change) => self.take(&change),
                     None => self.cut_off(),
                 },
-                () = base::time::sleep_until(wake) => {
+                () = self.alarm.rings() => {
                     if base::time::instant() >= self.end {
                         self.ended = true;
                     } else if self.bookmarks && self.told < self.api.cacher.reached() {

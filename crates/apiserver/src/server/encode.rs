@@ -20,6 +20,9 @@ pub type ReplyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// How much of a list leaves at a time, in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
+/// What the last object of a piece usually adds.
+const PIECE_MORE: usize = 4 * 1024;
+const JSON: &str = "application/json";
 /// Watch events that are ready together leave together, up to this many.
 pub(super) const EVENTS_TOGETHER_MAX: usize = 64;
 
@@ -59,9 +62,7 @@ pub(super) fn reply(reply: Reply, form: Form, upgrade: Option<Pending>) -> Respo
     };
     match reply {
         Reply::Object { code, object, warnings } if pretty => document(code, &object.doc(), true, &warnings),
-        Reply::Object { code, object, warnings } => {
-            with(code, "application/json", whole(object.json.clone()), &warnings)
-        }
+        Reply::Object { code, object, warnings } => with(code, JSON, whole(object.json.clone()), &warnings),
         Reply::Doc { code, doc, warnings } => document(code, &doc, pretty, &warnings),
         Reply::Status(status) => failure(&status, pretty),
         Reply::List(list) => list_response(list, pretty),
@@ -84,12 +85,16 @@ pub(super) fn with(
 ) -> Response<ReplyBody> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut headers = vec![
-        ("content-type".to_owned(), content_type.to_owned()),
-        ("cache-control".into(), "no-cache, private".into()),
-    ];
-    headers.extend(warnings.iter().map(|text| ("warning".to_owned(), warning(text))));
-    add_headers(response.headers_mut(), headers);
+    let content_type = match content_type {
+        JSON => Ok(HeaderValue::from_static(JSON)),
+        other => HeaderValue::try_from(other),
+    };
+    let headers = response.headers_mut();
+    if let Ok(content_type) = content_type {
+        headers.insert(header::CONTENT_TYPE, content_type);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    add_headers(headers, warnings.iter().map(|text| ("warning".to_owned(), warning(text))).collect());
     response
 }
 
@@ -115,7 +120,7 @@ fn document(code: u16, doc: &Doc, pretty: bool, warnings: &[String]) -> Response
         json::write(doc.root(), &mut out)
     }
     out.push(b'\n');
-    with(code, "application/json", whole(out.into()), warnings)
+    with(code, JSON, whole(out.into()), warnings)
 }
 
 fn failure(status: &Status, pretty: bool) -> Response<ReplyBody> {
@@ -191,7 +196,8 @@ fn list_response(list: List, pretty: bool) -> Response<ReplyBody> {
         if done {
             return None;
         }
-        let mut piece = start.take().unwrap_or_default();
+        let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_MORE);
+        piece.extend_from_slice(&start.take().unwrap_or_default());
         while piece.len() < PIECE_BYTES {
             match items.next() {
                 Some((i, item)) => push_item(&item, i > 0, &mut piece),
@@ -204,7 +210,7 @@ fn list_response(list: List, pretty: bool) -> Response<ReplyBody> {
         }
         Some(Ok(Frame::data(Bytes::from(piece))))
     });
-    with(200, "application/json", StreamBody::new(stream::iter(pieces)).boxed_unsync(), &warnings)
+    with(200, JSON, StreamBody::new(stream::iter(pieces)).boxed_unsync(), &warnings)
 }
 
 fn push_item(item: &Stored, comma: bool, out: &mut Vec<u8>) {
@@ -224,7 +230,7 @@ fn watch_response(watch: Watch) -> Response<ReplyBody> {
         }
         Ok(Frame::data(out.freeze()))
     });
-    with(200, "application/json", StreamBody::new(frames).boxed_unsync(), &[])
+    with(200, JSON, StreamBody::new(frames).boxed_unsync(), &[])
 }
 
 fn frame(event: &WatchEvent, api_version: &str, kind: &str, out: &mut BytesMut) {
