@@ -276,7 +276,7 @@ fn members(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     out
 }
 
-fn only<'b>(bytes: &'b [u8], number: u64) -> Vec<&'b [u8]> {
+fn only(bytes: &[u8], number: u64) -> Vec<&[u8]> {
     members(bytes).into_iter().filter(|(n, _)| *n == number).map(|(_, b)| b).collect()
 }
 

@@ -97,7 +97,7 @@ fn operation(of: &Operation, definitions: &mut Definitions<'_>, shared: &mut BTr
         };
         let mut answer = doc!({ "description": text });
         answer.edit().set("schema", schema);
-        out.edit().at("responses").set(&code.to_string(), answer);
+        out.edit().at("responses").set(code.to_string(), answer);
     }
     out.edit().at("responses").set("401", doc!({ "description": "Unauthorized" }));
     super::mark(&mut out, of);

@@ -65,7 +65,7 @@ fn operation(of: &Operation, definitions: &mut Definitions<'_>) -> Doc {
             };
             answer.edit().at("content").at(*media).set("schema", schema);
         }
-        out.edit().at("responses").set(&code.to_string(), answer);
+        out.edit().at("responses").set(code.to_string(), answer);
     }
     out.edit().at("responses").set("401", doc!({ "description": "Unauthorized" }));
     super::mark(&mut out, of);

@@ -265,6 +265,10 @@ fn raw_response(raw: Raw) -> Response<ReplyBody> {
         RawBody::Stream(pieces) => StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync(),
     };
     let mut response = with(raw.code, &raw.content_type, body, &[]);
+    // What the answer says itself goes before what all answers say: OpenAPI may be cached.
+    for (name, _) in &raw.headers {
+        response.headers_mut().remove(name);
+    }
     add_headers(response.headers_mut(), raw.headers);
     response
 }
@@ -277,6 +281,19 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::*;
+
+    #[test]
+    fn raw_answers_say_themselves_how_long_they_keep() {
+        let raw = |headers: &[(&str, &str)]| {
+            let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+            let body = RawBody::Bytes(Bytes::new());
+            let response = raw_response(Raw { code: 200, content_type: "text/plain".into(), headers, body });
+            let all = response.headers().get_all("cache-control").iter();
+            all.map(|v| v.to_str().expect("text").to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(raw(&[]), ["no-cache, private"]);
+        assert_eq!(raw(&[("cache-control", "public, immutable")]), ["public, immutable"]);
+    }
 
     #[test]
     fn list_items_lack_their_type() {
