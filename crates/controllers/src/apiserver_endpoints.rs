@@ -1,9 +1,9 @@
-//! The Service `default/kubernetes` and its EndpointSlice, through which pods reach the API servers.
+//! The Service `default/kubernetes`, its Endpoints and its EndpointSlice, through which pods reach the API servers.
 //! Upstream: pkg/controlplane/controller/kubernetesservice, pkg/controlplane/reconcilers.
 
 use apimachinery::call::BoxFuture;
 use apimachinery::{Doc, Gvr, doc, k};
-use client::gvr::{ENDPOINT_SLICES, SERVICES};
+use client::gvr::{ENDPOINT_SLICES, ENDPOINTS, SERVICES};
 use client::{Error, ObjectKey};
 
 use crate::manager::{Action, Controller, Ctx, Read, Rule, Settings, Wakes};
@@ -23,13 +23,18 @@ pub const APISERVER_ENDPOINTS: Controller = Controller {
             wakes: Wakes::Through { index: "name", map: ours },
         },
         Read {
+            gvr: ENDPOINTS,
+            indexes: &[("name", by_name)],
+            wakes: Wakes::Through { index: "name", map: ours },
+        },
+        Read {
             gvr: ENDPOINT_SLICES,
             indexes: &[("name", by_name)],
             wakes: Wakes::Through { index: "name", map: ours },
         },
     ],
     writes: &[
-        Rule { group: "", resources: &["services"], verbs: &["create", "update"] },
+        Rule { group: "", resources: &["services", "endpoints"], verbs: &["create", "update"] },
         Rule { group: "discovery.k8s.io", resources: &["endpointslices"], verbs: &["create", "update"] },
     ],
     every_kind: None,
@@ -51,6 +56,7 @@ async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
     }
     write(ctx, key, &SERVICES, service(&ctx.settings), &["spec.ports"]).await?;
     if !ctx.settings.api_addresses.is_empty() {
+        write(ctx, key, &ENDPOINTS, endpoints(&ctx.settings), &["subsets"]).await?;
         write(ctx, key, &ENDPOINT_SLICES, slice(&ctx.settings), &["endpoints", "ports"]).await?;
     }
     Ok(Action::Done)
@@ -104,6 +110,20 @@ fn service(settings: &Settings) -> Doc {
             "ipFamilyPolicy": if ips.len() > 1 { "RequireDualStack" } else { "SingleStack" }, "sessionAffinity": "None",
             "ports": [{ "name": "https", "port": 443, "protocol": "TCP", "targetPort": settings.api_port }] },
     })
+}
+
+fn endpoints(settings: &Settings) -> Doc {
+    // Its slice is ours, too: no mirror is needed.
+    let labels = doc!({ "endpointslice.kubernetes.io/skip-mirror": "true" });
+    let mut out = doc!({ "apiVersion": "v1", "kind": "Endpoints", "metadata": { "name": NAME, "namespace": "default" } });
+    out.edit().at(k::METADATA).set(k::LABELS, labels);
+    let mut subset = doc!({ "addresses": [], "ports": [{ "name": "https", "port": settings.api_port, "protocol": "TCP" }] });
+    let family = settings.api_addresses[0].is_ipv4();
+    for address in settings.api_addresses.iter().filter(|a| a.is_ipv4() == family) {
+        subset.edit().list(k::ADDRESSES).push(doc!({ "ip": address.to_string() }));
+    }
+    out.edit().list(k::SUBSETS).push(subset);
+    out
 }
 
 fn slice(settings: &Settings) -> Doc {

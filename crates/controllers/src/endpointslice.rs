@@ -1,4 +1,5 @@
-//! EndpointSlice: for every Service with a selector, which pods answer for it and on which ports.
+//! EndpointSlice: for every Service with a selector, which pods answer for it and on which ports. What Endpoints and
+//! mirrored slices share with it is here, too.
 //! Upstream: pkg/controller/endpointslice, k8s.io/endpointslice.
 
 use std::collections::BTreeMap;
@@ -18,35 +19,42 @@ const ENDPOINTS_MAX: usize = 100;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const CONTROLLER: &str = "endpointslice-controller.k8s.io";
-const HEADLESS: &str = "service.kubernetes.io/headless";
+/// The label of what belongs to a Service without an address of its own.
+pub const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// Slices, by the Service they belong to; a change wakes its key.
+pub const SLICES: Read = Read {
+    gvr: ENDPOINT_SLICES,
+    indexes: &[("service", |slice| {
+        let service = objects::labels(slice.root()).get(SERVICE_NAME).str();
+        vec![format!("{}/{service}", objects::namespace(slice.root()))]
+    })],
+    wakes: Wakes::Through {
+        index: "service",
+        map: |_, namespace, value| {
+            let service = value.split_once('/').map_or("", |(_, name)| name);
+            if service.is_empty() { Vec::new() } else { vec![ObjectKey::new(namespace, service)] }
+        },
+    },
+};
+
+/// Services, by what they select.
+pub const SELECTING: Read =
+    Read { gvr: SERVICES, indexes: &[("selected-by", by_selector)], wakes: Wakes::Itself };
+
+/// Pods, whose changes wake the Services that select them.
+pub const SELECTED: Read = Read {
+    gvr: PODS,
+    indexes: &[("labels", |pod| vec![objects::labels_json(pod.root())])],
+    wakes: Wakes::Through { index: "labels", map: services_of },
+};
 
 /// The declaration. Keys are Services.
 pub const ENDPOINT_SLICE: Controller = Controller {
     name: "endpointslice-controller",
     component: "endpoint-slice-controller",
     workers: 5,
-    reads: &[
-        Read { gvr: SERVICES, indexes: &[("selected-by", by_selector)], wakes: Wakes::Itself },
-        Read {
-            gvr: ENDPOINT_SLICES,
-            indexes: &[("service", |slice| {
-                let service = objects::labels(slice.root()).get(SERVICE_NAME).str();
-                vec![format!("{}/{service}", objects::namespace(slice.root()))]
-            })],
-            wakes: Wakes::Through {
-                index: "service",
-                map: |_, namespace, value| {
-                    let service = value.split_once('/').map_or("", |(_, name)| name);
-                    if service.is_empty() { Vec::new() } else { vec![ObjectKey::new(namespace, service)] }
-                },
-            },
-        },
-        Read {
-            gvr: PODS,
-            indexes: &[("labels", |pod| vec![objects::labels_json(pod.root())])],
-            wakes: Wakes::Through { index: "labels", map: services_of },
-        },
-    ],
+    reads: &[SELECTING, SLICES, SELECTED],
     writes: &[
         Rule { group: "", resources: &["services", "pods", "nodes"], verbs: &["get", "list", "watch"] },
         Rule { group: "", resources: &["services/finalizers"], verbs: &["update"] },
@@ -92,38 +100,82 @@ fn selector(service: Ref<'_>) -> Selector {
     }
 }
 
-/// What is to be done about a Service's slices.
+/// What is to be done about an owner's slices.
 #[derive(Debug, Default)]
-struct Plan {
+pub struct Plan {
     create: Vec<Doc>,
     update: Vec<Doc>,
     /// Indexes into the slices.
     delete: Vec<usize>,
 }
 
-async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
+/// What slices are made for.
+pub struct Owner<'a> {
+    /// The object: a Service, or Endpoints kept by hand.
+    pub object: Ref<'a>,
+    /// Its kind, of `v1`.
+    pub kind: &'static str,
+    /// The labels of its slices; see [`slice_labels`].
+    pub labels: Doc,
+    /// Annotations of its slices, where they follow the owner's.
+    pub annotations: Option<Doc>,
+    /// Endpoints in one slice.
+    pub endpoints_max: usize,
+}
+
+/// The slices of a Service that the controller called `manager` keeps.
+pub fn slices(ctx: &Ctx, key: &ObjectKey, manager: &str) -> Vec<Seen> {
     let index = format!("{}/{}", key.namespace, key.name);
-    let is_ours = |s: &Seen| objects::labels(s.root()).get(MANAGED_BY).str() == CONTROLLER;
     let slices = ctx.cache(&ENDPOINT_SLICES).by_index("service", &index);
-    let slices: Vec<Seen> = slices.into_iter().map(Seen::new).filter(is_ours).collect();
+    let is_ours = |s: &Seen| objects::labels(s.root()).get(MANAGED_BY).str() == manager;
+    slices.into_iter().map(Seen::new).filter(is_ours).collect()
+}
+
+/// Whether its endpoints are the pods that it selects.
+pub fn selects_pods(service: Ref<'_>) -> bool {
+    let spec = service.get(k::SPEC);
+    !spec.get(k::SELECTOR).is_empty() && spec.get(k::TYPE).str() != "ExternalName"
+}
+
+/// The pods that a Service selects.
+pub fn pods(ctx: &Ctx, service: Ref<'_>) -> Vec<Doc> {
+    let selector = selector(service);
+    let pods = ctx.cache(&PODS).list_namespace(objects::namespace(service));
+    pods.iter().map(|s| s.doc()).filter(|p| selector.matches(objects::labels(p.root()))).collect()
+}
+
+async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
     // What a deleted Service leaves behind is garbage collected.
     let Some(service) = ctx.cache(&SERVICES).get_key(key).map(|s| s.doc()) else { return Ok(Action::Done) };
-    let spec = service.get(k::SPEC);
-    if spec.get(k::SELECTOR).is_empty()
-        || spec.get(k::TYPE).str() == "ExternalName"
-        || objects::is_deleting(service.root())
-    {
+    let service = service.root();
+    if !selects_pods(service) || objects::is_deleting(service) {
         return Ok(Action::Done);
     }
-    let selector = selector(service.root());
-    let pods = ctx.cache(&PODS).list_namespace(&key.namespace);
-    let pods: Vec<Doc> =
-        pods.iter().map(|s| s.doc()).filter(|p| selector.matches(objects::labels(p.root()))).collect();
-    execute(ctx, key, &slices, plan(service.root(), &pods, &slices)).await?;
+    let slices = slices(ctx, key, CONTROLLER);
+    execute(ctx, key, &slices, plan_service(service, &pods(ctx, service), &slices)).await?;
     Ok(Action::Done)
 }
 
-async fn execute(ctx: &Ctx, key: &ObjectKey, slices: &[Seen], plan: Plan) -> Result<(), Error> {
+fn plan_service(service: Ref<'_>, pods: &[Doc], slices: &[Seen]) -> Plan {
+    let families: Vec<&str> =
+        match service.get(k::SPEC).get(k::IP_FAMILIES).items().map(Ref::str).collect::<Vec<_>>() {
+            none if none.is_empty() => vec!["IPv4"],
+            some => some,
+        };
+    let mut labels = slice_labels(service, CONTROLLER);
+    if service.get(k::SPEC).get(k::CLUSTER_IP).str() == "None" {
+        labels.edit().set(HEADLESS, "");
+    }
+    let owner =
+        Owner { object: service, kind: "Service", labels, annotations: None, endpoints_max: ENDPOINTS_MAX };
+    plan(&owner, wanted(service, pods, &families), slices)
+}
+
+/// Does what was planned.
+///
+/// # Errors
+/// The API's.
+pub async fn execute(ctx: &Ctx, key: &ObjectKey, slices: &[Seen], plan: Plan) -> Result<(), Error> {
     let resource = objects::resource(&ctx.client, &ENDPOINT_SLICES, &key.namespace);
     for slice in plan.create {
         match resource.create(slice).await {
@@ -146,18 +198,18 @@ async fn execute(ctx: &Ctx, key: &ObjectKey, slices: &[Seen], plan: Plan) -> Res
     Ok(())
 }
 
-/// Endpoints wanted, by family and ports (as JSON), then by pod.
-type Wanted = BTreeMap<(String, String), BTreeMap<String, Doc>>;
+/// Endpoints wanted, by family and ports (as JSON), then by [`identity`].
+pub type Wanted = BTreeMap<(String, String), BTreeMap<String, Doc>>;
 
-fn plan(service: Ref<'_>, pods: &[Doc], slices: &[Seen]) -> Plan {
-    let families: Vec<&str> =
-        match service.get(k::SPEC).get(k::IP_FAMILIES).items().map(Ref::str).collect::<Vec<_>>() {
-            none if none.is_empty() => vec!["IPv4"],
-            some => some,
-        };
-    let mut wanted = wanted(service, pods, &families);
+/// What an endpoint is known by: its pod's uid, or its address.
+pub fn identity(endpoint: Ref<'_>) -> String {
+    let uid = endpoint.get(k::TARGET_REF).get(k::UID).str();
+    if uid.is_empty() { endpoint.get(k::ADDRESSES).item(0).str() } else { uid }.to_owned()
+}
+
+/// What makes the slices that are there those that are wanted.
+pub fn plan(owner: &Owner<'_>, mut wanted: Wanted, slices: &[Seen]) -> Plan {
     let mut out = Plan::default();
-    let labels = slice_labels(service);
     for (at, slice) in slices.iter().enumerate() {
         let ports = canonical(slice.root().get(k::PORTS));
         let group = (slice.root().get(k::ADDRESS_TYPE).str().to_owned(), ports);
@@ -165,11 +217,11 @@ fn plan(service: Ref<'_>, pods: &[Doc], slices: &[Seen]) -> Plan {
         let mut kept = Doc::array();
         if let Some(group) = wanted.get_mut(&group) {
             for endpoint in slice.root().get(k::ENDPOINTS).items() {
-                if let Some(now) = group.remove(endpoint.get(k::TARGET_REF).get(k::UID).str()) {
+                if let Some(now) = group.remove(&identity(endpoint)) {
                     kept.edit().push(now);
                 }
             }
-            while kept.root().len() < ENDPOINTS_MAX
+            while kept.root().len() < owner.endpoints_max
                 && let Some((_, endpoint)) = group.pop_first()
             {
                 kept.edit().push(endpoint);
@@ -183,9 +235,13 @@ fn plan(service: Ref<'_>, pods: &[Doc], slices: &[Seen]) -> Plan {
             continue;
         }
         new.edit().set(k::ENDPOINTS, kept);
-        new.edit().at(k::METADATA).set(k::LABELS, &labels);
-        let same = |key| new.get(key).same(slice.root().get(key));
-        if !same(k::ENDPOINTS) || !objects::labels(new.root()).same(objects::labels(slice.root())) {
+        owner.mark(&mut new);
+        let meta = |doc: &Doc, key| doc.get(k::METADATA).get(key).to_doc();
+        let same = |key| meta(&new, key) == meta(&slice.doc, key);
+        if !new.get(k::ENDPOINTS).same(slice.root().get(k::ENDPOINTS))
+            || !same(k::LABELS)
+            || !same(k::ANNOTATIONS)
+        {
             out.update.push(new);
         }
     }
@@ -198,9 +254,9 @@ fn plan(service: Ref<'_>, pods: &[Doc], slices: &[Seen]) -> Plan {
         });
         while first || !endpoints.is_empty() {
             first = false;
-            let mut slice = new_slice(service, &labels, &family, &ports);
+            let mut slice = owner.new_slice(&family, &ports);
             let mut list = slice.edit().list(k::ENDPOINTS);
-            for _ in 0..ENDPOINTS_MAX {
+            for _ in 0..owner.endpoints_max {
                 let Some((_, endpoint)) = endpoints.pop_first() else { break };
                 list.push(endpoint);
             }
@@ -215,7 +271,7 @@ fn same_ports(slice: &Seen, ports: &str) -> bool {
 }
 
 /// A list of ports as JSON in one form only, `null` when empty.
-fn canonical(ports: Ref<'_>) -> String {
+pub fn canonical(ports: Ref<'_>) -> String {
     if ports.is_empty() {
         return "null".to_owned();
     }
@@ -243,7 +299,7 @@ fn wanted(service: Ref<'_>, pods: &[Doc], families: &[&str]) -> Wanted {
             let Some(endpoint) = endpoint(Service(service), pod, family) else { continue };
             let ports = canonical(ports(service, pod.0).root());
             let group = out.entry(((*family).to_owned(), ports)).or_default();
-            group.insert(objects::uid(pod.0).to_owned(), endpoint);
+            group.insert(identity(endpoint.root()), endpoint);
         }
         if !out.keys().any(|(f, _)| f == family) {
             out.insert(((*family).to_owned(), "null".to_owned()), BTreeMap::new());
@@ -253,38 +309,44 @@ fn wanted(service: Ref<'_>, pods: &[Doc], families: &[&str]) -> Wanted {
 }
 
 fn endpoint(service: Service<'_>, pod: Pod<'_>, family: &str) -> Option<Doc> {
-    if matches!(pod.status().phase(), "Failed" | "Succeeded") {
-        return None;
-    }
-    let v4 = family == "IPv4";
-    let ip = pod
-        .status()
-        .pod_ips()
-        .iter()
-        .map(|ip| ip.ip())
-        .find(|ip| !ip.is_empty() && ip.contains('.') == v4)?;
+    let ip = pod_ip(pod, family)?;
     let ready = objects::is_ready(pod.0);
     let terminating = objects::is_deleting(pod.0);
     let always = service.spec().publish_not_ready_addresses();
     let mut out = doc!({ "addresses": [ip], "conditions": { "ready": always || (ready && !terminating), "serving": ready,
         "terminating": terminating } });
-    let mut edit = out.edit();
-    let hostname = pod.0.get(k::SPEC).get(k::HOSTNAME).str();
-    let named =
-        !hostname.is_empty() && pod.0.get(k::SPEC).get(k::SUBDOMAIN).str() == objects::name(service.0);
-    edit.set_opt(k::HOSTNAME, named.then_some(hostname));
-    edit.set(
-        k::TARGET_REF,
-        doc!({ "kind": "Pod", "namespace": objects::namespace(pod.0), "name": objects::name(pod.0),
-            "uid": objects::uid(pod.0) }),
-    );
-    let node = pod.0.get(k::SPEC).get(k::NODE_NAME).str();
-    edit.set_opt(k::NODE_NAME, (!node.is_empty()).then_some(node));
+    place(&mut out, service.0, pod.0);
     Some(out)
 }
 
+/// The address of a pod that has not ended, of a family.
+pub fn pod_ip<'a>(pod: Pod<'a>, family: &str) -> Option<&'a str> {
+    if matches!(pod.status().phase(), "Failed" | "Succeeded") {
+        return None;
+    }
+    let ips = pod.0.get(k::STATUS).get(k::POD_IPS).items().map(|ip| ip.get(k::IP).str());
+    ips.into_iter().find(|ip| !ip.is_empty() && ip.contains('.') == (family == "IPv4"))
+}
+
+/// Says of an endpoint which pod it is, where, and what DNS calls it in the Service.
+pub fn place(endpoint: &mut Doc, service: Ref<'_>, pod: Ref<'_>) {
+    let spec = pod.get(k::SPEC);
+    let hostname = spec.get(k::HOSTNAME).str();
+    let named = !hostname.is_empty() && spec.get(k::SUBDOMAIN).str() == objects::name(service);
+    let node = spec.get(k::NODE_NAME).str();
+    endpoint
+        .edit()
+        .set_opt(k::HOSTNAME, named.then_some(hostname))
+        .set(
+            k::TARGET_REF,
+            doc!({ "kind": "Pod", "namespace": objects::namespace(pod), "name": objects::name(pod),
+                "uid": objects::uid(pod) }),
+        )
+        .set_opt(k::NODE_NAME, (!node.is_empty()).then_some(node));
+}
+
 /// The Service's ports as this pod has them; a named port that the pod lacks is left out.
-fn ports(service: Ref<'_>, pod: Ref<'_>) -> Doc {
+pub fn ports(service: Ref<'_>, pod: Ref<'_>) -> Doc {
     let mut out = Doc::array();
     for port in service.get(k::SPEC).get(k::PORTS).items() {
         let protocol = port.get(k::PROTOCOL).opt_str().unwrap_or("TCP");
@@ -312,35 +374,45 @@ fn target_port(port: Ref<'_>, protocol: &str, pod: Ref<'_>) -> Option<i64> {
     all.into_iter().find(is).map(|p| p.get(k::CONTAINER_PORT).i64())
 }
 
-/// The Service's labels, and ours.
-fn slice_labels(service: Ref<'_>) -> Doc {
+/// The owner's labels, and those that say whose slices they are and which controller's.
+pub fn slice_labels(owner: Ref<'_>, manager: &str) -> Doc {
     let mut out = Doc::object();
     let mut edit = out.edit();
-    for (name, value) in objects::labels(service).entries() {
+    for (name, value) in objects::labels(owner).entries() {
         if ![SERVICE_NAME, MANAGED_BY, HEADLESS].contains(&name) {
             edit.set(name, value);
         }
     }
-    edit.set(MANAGED_BY, CONTROLLER).set(SERVICE_NAME, objects::name(service));
-    if service.get(k::SPEC).get(k::CLUSTER_IP).str() == "None" {
-        edit.set(HEADLESS, "");
-    }
+    edit.set(MANAGED_BY, manager).set(SERVICE_NAME, objects::name(owner));
     out
 }
 
-fn new_slice(service: Ref<'_>, labels: &Doc, family: &str, ports: &str) -> Doc {
-    let mut out = doc!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": { "generateName": format!("{}-", objects::name(service)), "namespace": objects::namespace(service) },
-        "addressType": family, "endpoints": [],
-    });
-    let mut meta = out.edit().at(k::METADATA);
-    meta.set(k::LABELS, labels);
-    meta.list(k::OWNER_REFERENCES).push(objects::owner_reference(service, "v1", "Service"));
-    let ports = apimachinery::codec::json::parse(ports).map(|p| p.doc).unwrap_or_default();
-    // As upstream writes a slice without ports.
-    out.edit().set(k::PORTS, &ports);
-    out
+// === impl Owner ===
+
+impl Owner<'_> {
+    fn mark(&self, slice: &mut Doc) {
+        let mut meta = slice.edit().at(k::METADATA);
+        meta.set(k::LABELS, &self.labels);
+        if let Some(annotations) = &self.annotations {
+            meta.set_opt(k::ANNOTATIONS, (!annotations.root().is_empty()).then_some(annotations));
+        }
+    }
+
+    fn new_slice(&self, family: &str, ports: &str) -> Doc {
+        let mut out = doc!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": { "generateName": format!("{}-", objects::name(self.object)),
+                "namespace": objects::namespace(self.object) },
+            "addressType": family, "endpoints": [],
+        });
+        self.mark(&mut out);
+        let reference = objects::owner_reference(self.object, "v1", self.kind);
+        out.edit().at(k::METADATA).list(k::OWNER_REFERENCES).push(reference);
+        let ports = apimachinery::codec::json::parse(ports).map(|p| p.doc).unwrap_or_default();
+        // As upstream writes a slice without ports.
+        out.edit().set(k::PORTS, &ports);
+        out
+    }
 }
 
 #[cfg(test)]
@@ -370,7 +442,7 @@ mod tests {
 
     #[test]
     fn pods_become_endpoints_with_their_ports() {
-        let made = plan(service().root(), &[pod("a", "True"), pod("b", "False")], &[]);
+        let made = plan_service(service().root(), &[pod("a", "True"), pod("b", "False")], &[]);
         assert_eq!((made.create.len(), made.update.len(), made.delete.len()), (1, 0, 0));
         let slice = &made.create[0];
         assert_eq!(slice.get(k::PORTS).to_doc(), doc!([{ "name": "", "port": 3001, "protocol": "TCP" }]));
@@ -394,24 +466,24 @@ mod tests {
 
     #[test]
     fn what_is_right_is_left_alone_and_what_changes_is_updated() {
-        let first = plan(service().root(), &[pod("a", "True")], &[]);
+        let first = plan_service(service().root(), &[pod("a", "True")], &[]);
         let slices = [seen(first.create[0].clone(), "web-1")];
-        let same = plan(service().root(), &[pod("a", "True")], &slices);
+        let same = plan_service(service().root(), &[pod("a", "True")], &slices);
         assert!(same.create.is_empty() && same.update.is_empty() && same.delete.is_empty(), "{same:?}");
-        let two = plan(service().root(), &[pod("a", "True"), pod("b", "True")], &slices);
+        let two = plan_service(service().root(), &[pod("a", "True"), pod("b", "True")], &slices);
         assert_eq!(two.update.len(), 1);
         assert_eq!(two.update[0].get(k::ENDPOINTS).len(), 2);
-        let none = plan(service().root(), &[], &slices);
+        let none = plan_service(service().root(), &[], &slices);
         assert_eq!((none.create.len(), none.delete.len()), (1, 1), "a placeholder takes its place");
         let placeholder = [seen(none.create[0].clone(), "web-2")];
-        let still = plan(service().root(), &[], &placeholder);
+        let still = plan_service(service().root(), &[], &placeholder);
         assert!(still.create.is_empty() && still.update.is_empty() && still.delete.is_empty(), "{still:?}");
     }
 
     #[test]
     fn a_slice_holds_a_hundred() {
         let pods: Vec<Doc> = (0..150).map(|i| pod(&format!("p{i:03}"), "True")).collect();
-        let made = plan(service().root(), &pods, &[]);
+        let made = plan_service(service().root(), &pods, &[]);
         let sizes: Vec<usize> = made.create.iter().map(|s| s.get(k::ENDPOINTS).len()).collect();
         assert_eq!(sizes, [100, 50]);
     }

@@ -5,7 +5,9 @@
 
 mod apiserver_endpoints;
 mod deployment;
+mod endpoints;
 mod endpointslice;
+mod endpointslicemirroring;
 mod garbage_collector;
 pub mod manager;
 mod namespace;
@@ -31,6 +33,8 @@ pub const ALL: &[Controller] = &[
     deployment::DEPLOYMENT,
     replicaset::REPLICA_SET,
     replicaset::REPLICATION_CONTROLLER,
+    endpoints::ENDPOINTS,
     endpointslice::ENDPOINT_SLICE,
+    endpointslicemirroring::ENDPOINT_SLICE_MIRRORING,
     garbage_collector::GARBAGE_COLLECTOR,
 ];
