@@ -133,8 +133,16 @@ impl Object<'_> {
         if owners.dangling.is_empty() && owners.waiting.is_empty() {
             return Ok(());
         }
-        let dependents = !self.dependents().is_empty();
-        let propagation = if !owners.waiting.is_empty() && dependents {
+        let dependents = self.dependents();
+        let waits = |object: Ref<'_>| objects::is_deleting(object) && has_finalizer(object, FOREGROUND);
+        if !owners.waiting.is_empty()
+            && dependents.iter().any(|(_, dependent)| waits(dependent.root()))
+            && self.blocks_owners()
+        {
+            // Its owners wait for it, and something that it waits for waits, too: a circle would never end.
+            return self.unblock_owners().await;
+        }
+        let propagation = if !owners.waiting.is_empty() && !dependents.is_empty() {
             Propagation::Foreground
         } else if self.has_finalizer(ORPHAN) {
             Propagation::Orphan
@@ -240,6 +248,19 @@ impl Object<'_> {
             Err(err) if err.is_not_found() => Ok(()),
             Err(err) => Err(err),
         }
+    }
+
+    fn blocks_owners(&self) -> bool {
+        let mut owners = self.seen.root().get(k::METADATA).get(k::OWNER_REFERENCES).items();
+        owners.any(|o| o.get(k::BLOCK_OWNER_DELETION).bool())
+    }
+
+    async fn unblock_owners(&self) -> Result<(), Error> {
+        let mut doc = self.seen.doc.clone();
+        let mut owners = doc.edit().at(k::METADATA).list(k::OWNER_REFERENCES);
+        owners.for_each(|mut owner| _ = owner.set(k::BLOCK_OWNER_DELETION, false));
+        let unblocked = doc.get(k::METADATA).get(k::OWNER_REFERENCES).to_doc();
+        self.patch_metadata(k::OWNER_REFERENCES, unblocked).await
     }
 
     async fn drop_owners(&self, uids: &[&str]) -> Result<(), Error> {

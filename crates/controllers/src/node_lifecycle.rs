@@ -135,7 +135,8 @@ fn unknown(node: Ref<'_>, now: Timestamp) -> Doc {
     out.get(k::CONDITIONS).to_doc()
 }
 
-/// The node's taints: foreign ones as they are, ours as its conditions say.
+/// The node's taints: foreign ones as they are, ours as its conditions say. Those that evict say since when, so that
+/// pods' seconds of toleration have a beginning; upstream remembers it in the process.
 fn taints(node: Ref<'_>, now: Timestamp) -> Doc {
     let mut wanted: Vec<(&str, &str)> = Vec::new();
     match status_of(node, "Ready") {
@@ -164,6 +165,10 @@ fn taints(node: Ref<'_>, now: Timestamp) -> Doc {
             }
             None if ours(taint.get(k::KEY).str()) => {}
             None => {
+                let mut taint = taint.to_doc();
+                if taint.get(k::EFFECT).str() == "NoExecute" {
+                    taint.edit().set_default(k::TIME_ADDED, gotime::format(now));
+                }
                 out.edit().push(taint);
             }
         }
