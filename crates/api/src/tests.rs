@@ -594,3 +594,30 @@ fn the_seeds_are_taken_as_written() {
     expect!["Namespace ResourceQuota ResourceQuota LimitRange Deployment Deployment Service"]
         .assert_eq(&taken.join(" "));
 }
+
+#[test]
+fn ingress_classes() {
+    let class = |spec: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: IngressClass, metadata: {{name: c}}, spec: {{{spec}}}}}"
+        )
+    };
+    let full =
+        class("controller: example.com/lb, parameters: {apiGroup: example.com, kind: LB, name: settings}");
+    makes(
+        &full,
+        expect![[r#"
+            kind: "IngressClass"
+            apiVersion: "networking.k8s.io/v1"
+            spec.controller: "example.com/lb"
+            spec.parameters: {"apiGroup":"example.com","kind":"LB","name":"settings","scope":"Cluster"}
+        "#]],
+    );
+    row(&full, expect!["c | example.com/lb | LB.example.com/settings | <unknown>"]);
+    refuses(&class("controller: lb, parameters: {kind: a/b, name: x, scope: Namespace}"), expect![[r#"
+        spec.controller: Invalid value: "lb": must be a domain-prefixed path (such as "acme.io/foo")
+        spec.parameters.kind: Invalid value: "a/b": may not contain '/'
+        spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'"#]]);
+    let (_, errs) = update(&class("controller: example.com/lb"), &class("controller: example.com/other"), "");
+    expect![[r#"spec.controller: Invalid value: "example.com/other": field is immutable"#]].assert_eq(&errs);
+}
