@@ -94,6 +94,83 @@ impl Cluster {
         self.list(uri).await.iter().map(|o| text(o, "metadata.name").to_owned()).collect()
     }
 
+    /// Waits until so many pods of a label `name=<name>` are ready, and no others are there.
+    pub async fn runs(&self, name: &str, count: usize) -> BTreeMap<String, Doc> {
+        let uri = format!("{}?labelSelector=name%3D{name}", self.at("/api/v1", "pods"));
+        let what = format!("{count} pods of {name} run");
+        self.until(&uri, &what, |pods| pods.len() == count && ready(pods) == count).await
+    }
+
+    /// A status that can be read, updated and patched, with conditions in it: what is written is seen by readers.
+    pub async fn has_status(&self, collection: &str, name: &str) {
+        let status = format!("{collection}/{name}/status");
+        let uri = format!("{collection}?fieldSelector=metadata.name%3D{name}");
+        let read = self.get(&status).await.ok();
+        assert_same(read.get(k::STATUS), self.get(&format!("{collection}/{name}")).await.ok().get(k::STATUS));
+        let condition = |kind: &str| doc!({ "type": kind, "status": "True", "reason": "E2E", "message": "Set from a test" });
+        let has = |object: &Doc, kind: &str| {
+            let found =
+                object.root().find("status.conditions").items().find(|c| c.get(k::TYPE).str() == kind);
+            found.is_some_and(|c| condition(kind).root().fields().all(|f| c.get(f.name()).same(f)))
+        };
+        let mut events = self.watch(&uri).await;
+        let append =
+            |object: Edit<'_>| _ = object.at(k::STATUS).list(k::CONDITIONS).push(condition("StatusUpdate"));
+        assert!(has(&self.update(&status, append).await, "StatusUpdate"));
+        self.sees(&mut events, "MODIFIED", |object| has(object, "StatusUpdate")).await;
+        let mut patch = Doc::object();
+        patch.edit().at(k::STATUS).list(k::CONDITIONS).push(condition("StatusPatched"));
+        assert!(has(&self.patch(&status, "merge", &patch).await.ok(), "StatusPatched"));
+        self.sees(&mut events, "MODIFIED", |object| has(object, "StatusPatched")).await;
+        assert!(has(&self.get(&status).await.ok(), "StatusPatched"));
+    }
+
+    /// A scale that can be read, updated and patched: the object follows, and its pods.
+    pub async fn scales(&self, collection: &str, name: &str) {
+        let (one, scale) = (format!("{collection}/{name}"), format!("{collection}/{name}/scale"));
+        let read = self.get(&scale).await.ok();
+        assert_eq!(
+            (text(&read, "kind"), int(&read, "spec.replicas"), int(&read, "status.replicas")),
+            ("Scale", 1, 1)
+        );
+        let updated = self.update(&scale, |scale| _ = scale.at(k::SPEC).set(k::REPLICAS, 2)).await;
+        assert_eq!(int(&updated, "spec.replicas"), 2);
+        assert_eq!(int(&self.get(&one).await.ok(), "spec.replicas"), 2);
+        self.runs(name, 2).await;
+        let patched = self.patch(&scale, "merge", &doc!({ "spec": { "replicas": 4 } })).await.ok();
+        assert_eq!(int(&patched, "spec.replicas"), 4);
+        assert_eq!(int(&self.get(&one).await.ok(), "spec.replicas"), 4);
+        self.runs(name, 4).await;
+    }
+
+    /// An owner made of `workload` adopts a pod that it selects, and lets go one that it no longer does.
+    pub async fn adopts(&self, collection: &str, name: &str, workload: &Doc) -> String {
+        let pods = self.at("/api/v1", "pods");
+        self.post(&pods, &pod("orphan", name)).await.ok();
+        let owner = self.post(collection, workload).await.ok();
+        let uid = text(&owner, "metadata.uid");
+        self.until_one(&pods, "orphan", "the pod is adopted", |pod| is_controlled_by(pod, uid)).await;
+        let status = |owner: &Doc| int(owner, "status.replicas") == 1;
+        self.until_one(collection, name, "no more than the one is made", status).await;
+        assert_eq!(self.names(&format!("{pods}?labelSelector=name%3D{name}")).await, ["orphan"]);
+        uid.to_owned()
+    }
+
+    /// A pod of the owner `uid` leaves it when its label says so; another takes its place.
+    pub async fn releases(&self, name: &str, uid: &str) {
+        let pods = self.at("/api/v1", "pods");
+        let one = self.names(&format!("{pods}?labelSelector=name%3D{name}")).await.remove(0);
+        let patch = doc!({ "metadata": { "labels": { "name": "not-matching-name" } } });
+        self.patch(&format!("{pods}/{one}"), "strategic-merge", &patch).await.ok();
+        let free = |pod: &Doc| pod.root().find("metadata.ownerReferences").is_empty();
+        self.until_one(&pods, &one, "the pod is let go", free).await;
+        let uri = format!("{pods}?labelSelector=name%3D{name}");
+        self.until(&uri, "another takes its place", |pods| {
+            pods.len() == 1 && pods.values().all(|pod| is_controlled_by(pod, uid))
+        })
+        .await;
+    }
+
     /// The next event of `kind` that the watch has; whatever comes before is passed over.
     pub async fn sees(&self, events: &mut Events, kind: &str, test: impl Fn(&Doc) -> bool) -> Doc {
         loop {
@@ -195,7 +272,9 @@ impl Cluster {
                     return all;
                 }
                 let Some(event) = events.next_before(end).await else {
-                    panic!("{at}: {what}: not within {WAIT_MAX:?}; there is {all:#?}");
+                    let all: Vec<_> =
+                        all.values().map(|o| String::from_utf8_lossy(&o.to_json()).into_owned()).collect();
+                    panic!("{at}: {what}: not within {WAIT_MAX:?}; there is {}", all.join("\n"));
                 };
                 if event.get(k::TYPE).str() == "BOOKMARK" {
                     settled = true;
@@ -300,6 +379,26 @@ pub fn with<'v>(mut object: Doc, path: &str, value: impl Into<Val<'v>>) -> Doc {
 #[track_caller]
 pub fn assert_same(a: Ref<'_>, b: Ref<'_>) {
     assert!(a.same(b), "{:?}\n{:?}", a.to_doc(), b.to_doc());
+}
+
+/// How many of the pods are ready.
+pub fn ready(pods: &BTreeMap<String, Doc>) -> usize {
+    pods.values().filter(|pod| condition(pod, "Ready") == "True").count()
+}
+
+/// Whether the object's controlling owner is the one of this uid.
+pub fn is_controlled_by(object: &Doc, uid: &str) -> bool {
+    let mut owners = object.root().find("metadata.ownerReferences").items();
+    owners.any(|owner| owner.get(k::UID).str() == uid && owner.get(k::CONTROLLER).bool())
+}
+
+/// A workload of pods labelled `name=<name>`, of the container `c`: a ReplicaSet's, Deployment's or, with a plain
+/// selector, ReplicationController's body.
+pub fn workload(name: &str, replicas: u32, image: &str) -> Doc {
+    doc!({ "metadata": { "name": name, "labels": { "name": name } }, "spec": { "replicas": replicas,
+        "selector": { "matchLabels": { "name": name } },
+        "template": { "metadata": { "labels": { "name": name } },
+            "spec": { "containers": [{ "name": "c", "image": image }] } } } })
 }
 
 /// A pod of one container, for a label.

@@ -281,3 +281,11 @@ fn a_quotas_status_is_written_and_put_right() {
         assert_eq!(hard(&c.get(&one).await.ok(), "spec"), both("1", "1Gi"));
     });
 }
+
+#[test]
+fn a_quota_captures_the_life_of_a_replication_controller() {
+    play(|c| async move {
+        let controller = crate::rc::controller("test", 0);
+        captures(&c, "/api/v1", "replicationcontrollers", "replicationcontrollers", 0, &controller).await;
+    });
+}

@@ -614,10 +614,13 @@ fn ingress_classes() {
         "#]],
     );
     row(&full, expect!["c | example.com/lb | LB.example.com/settings | <unknown>"]);
-    refuses(&class("controller: lb, parameters: {kind: a/b, name: x, scope: Namespace}"), expect![[r#"
+    refuses(
+        &class("controller: lb, parameters: {kind: a/b, name: x, scope: Namespace}"),
+        expect![[r#"
         spec.controller: Invalid value: "lb": must be a domain-prefixed path (such as "acme.io/foo")
         spec.parameters.kind: Invalid value: "a/b": may not contain '/'
-        spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'"#]]);
+        spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'"#]],
+    );
     let (_, errs) = update(&class("controller: example.com/lb"), &class("controller: example.com/other"), "");
     expect![[r#"spec.controller: Invalid value: "example.com/other": field is immutable"#]].assert_eq(&errs);
 }
