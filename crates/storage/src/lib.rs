@@ -10,6 +10,7 @@ pub mod engine;
 pub mod sim;
 pub mod suite;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -23,6 +24,11 @@ pub type Result<T> = std::result::Result<T, StoreError>;
 /// A future behind a pointer, so that [`Store`] can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// The most bytes of keys and values in one transaction: etcd's own limit, so that state can move there.
+pub const TXN_BYTES_MAX: usize = 3 << 19;
+/// The most compares and the most changes in one transaction; etcd's own limit.
+pub const TXN_OPS_MAX: usize = 128;
+
 /// A map from keys to values with one revision that grows by one with every transaction that changes something.
 ///
 /// An empty store is at revision 1; the first change makes revision 2. Every change that a call acknowledged is
@@ -32,7 +38,8 @@ pub trait Store: Send + Sync {
     /// transaction runs to its end even if the future is dropped.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] for an empty key or a key named twice in `then`, [`StoreError::TooLarge`].
+    /// [`StoreError::Invalid`] for an empty key or a key named twice in `then`, [`StoreError::TooLarge`],
+    /// [`StoreError::Uncertain`].
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnReply>>;
 
     /// Reads keys in byte order from one consistent state.
@@ -55,7 +62,7 @@ pub trait Store: Send + Sync {
     /// When the store cannot be reached.
     fn revision(&self) -> BoxFuture<'_, Result<u64>>;
 
-    /// Forgets history: afterwards reads below `revision` and watches from `revision` or below are refused.
+    /// Forgets history, which each backend also does by itself after some minutes: afterwards reads below `revision` and watches from `revision` or below are refused.
     ///
     /// # Errors
     /// [`StoreError::Compacted`] when it is already forgotten, [`StoreError::FutureRevision`] when it has not come.
@@ -150,6 +157,31 @@ impl Txn {
     /// One change if `op`'s key has mod revision `revision` (0 = is absent).
     pub fn guarded(revision: u64, op: Op) -> Txn {
         Txn { compare: vec![(op.key().clone(), revision)], then: vec![op], ..Txn::default() }
+    }
+
+    /// Refuses what no store performs, which is what etcd does not; gives the size in bytes.
+    ///
+    /// # Errors
+    /// See [`Store::txn`].
+    pub fn check(&self) -> Result<usize> {
+        if self.then.len() > TXN_OPS_MAX || self.compare.len() > TXN_OPS_MAX {
+            return Err(StoreError::Invalid("too many operations in one transaction"));
+        }
+        let mut size = self.compare.iter().map(|(key, _)| key.len()).sum::<usize>();
+        let mut seen = BTreeSet::new();
+        for op in &self.then {
+            if !seen.insert(op.key()) {
+                return Err(StoreError::Invalid("a key is changed twice"));
+            }
+            size += op.key().len() + if let Op::Put { value, .. } = op { value.len() } else { 0 };
+        }
+        if self.compare.iter().any(|(key, _)| key.is_empty()) || seen.contains(&Bytes::new()) {
+            return Err(StoreError::Invalid("a key is empty"));
+        }
+        if size > TXN_BYTES_MAX {
+            return Err(StoreError::TooLarge { size, limit: TXN_BYTES_MAX });
+        }
+        Ok(size)
     }
 }
 
@@ -366,6 +398,13 @@ pub enum StoreError {
     /// The transaction cannot be performed as written.
     #[error("invalid transaction: {0}")]
     Invalid(&'static str),
+    /// The connection to the store broke before it answered a transaction. Read before trying again.
+    #[error("the store did not answer: the transaction may or may not have been performed")]
+    Uncertain {
+        /// What happened to the connection.
+        #[source]
+        source: std::io::Error,
+    },
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,

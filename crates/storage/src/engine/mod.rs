@@ -3,7 +3,7 @@
 //! The way of a write: [`Engine::txn`] -> queue -> `writer` (drains what waits) -> `plan` (decides, encodes; no IO) ->
 //! one write and one fdatasync -> `index` -> the callers and, pulling from the index, the watchers. `upkeep` forgets
 //! old history and rewrites the log without it, and deletes what expires. Values stay in the log; whoever needs them
-//! often (the API server's cache) keeps them. Limits: transactions of [`TXN_BYTES_MAX`] and [`TXN_OPS_MAX`].
+//! often (the API server's cache) keeps them.
 
 mod frame;
 mod index;
@@ -13,7 +13,6 @@ mod upkeep;
 mod watcher;
 mod writer;
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,11 +29,6 @@ use self::plan::{Decision, Position};
 use self::writer::{Command, Writer};
 use crate::disk::{Disk, File};
 use crate::{BoxFuture, KeyValue, Range, RangeReply, Result, Store, StoreError, Txn, TxnReply, Watch};
-
-/// The most bytes of keys and values in one transaction: etcd's own limit, so that state can move there.
-pub const TXN_BYTES_MAX: usize = 3 << 19;
-/// The most compares and the most changes in one transaction; etcd's own limit.
-pub const TXN_OPS_MAX: usize = 128;
 
 /// What can be chosen when an engine is opened.
 #[derive(Clone, Debug)]
@@ -253,28 +247,6 @@ async fn start(
     Ok((file, at, state))
 }
 
-fn check(txn: &Txn) -> Result<()> {
-    if txn.then.len() > TXN_OPS_MAX || txn.compare.len() > TXN_OPS_MAX {
-        return Err(StoreError::Invalid("too many operations in one transaction"));
-    }
-    let mut size = 0;
-    let mut seen = BTreeSet::new();
-    for op in &txn.then {
-        if op.key().is_empty() {
-            return Err(StoreError::Invalid("a key is empty"));
-        }
-        if !seen.insert(op.key()) {
-            return Err(StoreError::Invalid("a key is changed twice"));
-        }
-        size += op.key().len() + if let crate::Op::Put { value, .. } = op { value.len() } else { 0 };
-    }
-    size += txn.compare.iter().map(|(key, _)| key.len()).sum::<usize>();
-    if txn.compare.iter().any(|(key, _)| key.is_empty()) {
-        return Err(StoreError::Invalid("a key is empty"));
-    }
-    if size > TXN_BYTES_MAX { Err(StoreError::TooLarge { size, limit: TXN_BYTES_MAX }) } else { Ok(()) }
-}
-
 /// Reads the values of those that exist, keeping their positions.
 async fn read_present(held: Vec<Option<Held>>) -> Result<Vec<Option<KeyValue>>> {
     let there: Vec<bool> = held.iter().map(Option::is_some).collect();
@@ -285,7 +257,7 @@ async fn read_present(held: Vec<Option<Held>>) -> Result<Vec<Option<KeyValue>>> 
 impl Store for Engine {
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnReply>> {
         Box::pin(async move {
-            check(&txn)?;
+            txn.check()?;
             Ok(match self.ask(|reply| Command::Txn(txn, reply)).await? {
                 Decision::Done { revision, prev } => {
                     TxnReply::Done { revision, prev: read_present(prev).await? }
