@@ -38,3 +38,8 @@ pub const ALL: &[Controller] = &[
     endpointslicemirroring::ENDPOINT_SLICE_MIRRORING,
     garbage_collector::GARBAGE_COLLECTOR,
 ];
+
+/// Of these, what every API server does, whoever leads.
+pub const EACH_SERVER: &[Controller] = ALL.split_at(1).0;
+/// The others, which only one of several servers does at a time.
+pub const LED: &[Controller] = ALL.split_at(1).1;

@@ -70,9 +70,10 @@ enum Command {
         #[command(subcommand)]
         command: bench::Command,
     },
-    /// The control plane (started by `up`).
-    #[command(hide = true)]
-    Server(Cluster),
+    /// Run the API server alone; stays in the foreground.
+    Apiserver(Serving),
+    /// Run the control plane: API server, controllers and scheduler; stays in the foreground.
+    Server(Serving),
     /// The node (started by `up`).
     #[command(hide = true)]
     Node(Cluster),
@@ -99,6 +100,44 @@ pub struct Cluster {
     /// The cluster's domain.
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     pub cluster_domain: String,
+    #[command(flatten)]
+    pub etcd: EtcdFlags,
+}
+
+/// Where the state is kept, if not in the data directory.
+#[derive(Args, Clone, Debug, Default)]
+pub struct EtcdFlags {
+    /// Keep the state in this etcd (v3.4 or newer) instead of the data directory.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// The authority that signed etcd's certificates, PEM.
+    #[arg(long, value_name = "FILE", requires = "etcd_servers")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// The certificate to show to etcd, PEM.
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    pub etcd_keyfile: Option<PathBuf>,
+}
+
+/// What the control plane's commands are told.
+#[derive(Args, Clone, Debug)]
+pub struct Serving {
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// The API server's certificate chain, PEM; signed by the cluster's own authority if not given.
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// Authorities whose client certificates are believed besides the cluster's own, PEM.
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+    /// End with standard input, and tell each step to the program at standard output.
+    #[arg(long, hide = true)]
+    pub child: bool,
 }
 
 impl Cluster {
@@ -150,7 +189,19 @@ impl Cluster {
             self.service_cidr.join(","),
         ]);
         out.extend(["--cluster-domain".into(), self.cluster_domain.clone()]);
-        out.into_iter().map(Into::into).collect()
+        if !self.etcd.etcd_servers.is_empty() {
+            out.extend(["--etcd-servers".into(), self.etcd.etcd_servers.join(",")]);
+        }
+        let mut out: Vec<std::ffi::OsString> = out.into_iter().map(Into::into).collect();
+        let files = [
+            ("--etcd-cafile", &self.etcd.etcd_cafile),
+            ("--etcd-certfile", &self.etcd.etcd_certfile),
+            ("--etcd-keyfile", &self.etcd.etcd_keyfile),
+        ];
+        for (flag, file) in files {
+            out.extend(file.iter().flat_map(|file| [flag.into(), file.clone().into_os_string()]));
+        }
+        out
     }
 }
 
@@ -167,14 +218,20 @@ pub fn run() -> anyhow::Result<ExitCode> {
         log: cli.at.log_dir,
         cgroups: cli.at.cgroup_root,
     };
-    let component = matches!(cli.command, Command::Server(_) | Command::Node(_));
+    let component = match &cli.command {
+        Command::Server(serving) => serving.child,
+        Command::Node(_) => true,
+        _ => false,
+    };
     log(component);
     let runtime = match &cli.command {
-        Command::Node(_) | Command::Server(_) => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .max_blocking_threads(64)
-            .enable_all()
-            .build(),
+        Command::Node(_) | Command::Server(_) | Command::Apiserver(_) => {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .max_blocking_threads(64)
+                .enable_all()
+                .build()
+        }
         Command::Bench { command } if command.threads() > 1 => {
             tokio::runtime::Builder::new_multi_thread().worker_threads(command.threads()).enable_all().build()
         }
@@ -195,7 +252,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
                 }
                 Command::Demo(cluster) => demo::command::run(&layout, &cluster).await,
                 Command::Bench { command } => bench::run(&layout, command).await,
-                Command::Server(cluster) => server::run(&layout, &cluster).await,
+                Command::Apiserver(serving) => server::run(&layout, &serving, false).await,
+                Command::Server(serving) => server::run(&layout, &serving, true).await,
                 Command::Node(cluster) => node::run(&layout, &cluster).await,
             }
         })

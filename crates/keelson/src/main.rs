@@ -11,6 +11,7 @@ mod host;
 mod image;
 mod layout;
 mod node;
+mod peers;
 mod server;
 mod status;
 mod steps;

@@ -1,5 +1,6 @@
 //! The control plane's process: the store, the API server, controllers, scheduler; in this order.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,84 +20,215 @@ use apiserver::{Api, Cacher, Kinds, Lister, LocalTransport};
 use bootstrap::kubeconfig;
 use bootstrap::pki::{Identity, Pki};
 use client::Client;
+use client::leader::Candidate;
 use controllers::manager::Named;
 use controllers::{Manager, Settings};
-use storage::Store;
 use storage::disk::RealDisk;
-use storage::{Engine, Options};
+use storage::{Engine, Options, Store, StoreError};
+use storage_etcd::Etcd;
 use tokio::net::TcpListener;
 
-use crate::cli::Cluster;
+use crate::cli::{Cluster, Serving};
 use crate::layout::Layout;
-use crate::{host, steps};
+use crate::{host, peers, steps};
 
 /// How long requests under way may take after the end was asked for.
 const DRAIN: Duration = Duration::from_secs(5);
 /// The issuer of service-account tokens, as upstream's default.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
-/// Runs until asked to end, or until a part of it fails.
+/// Runs until asked to end, or until a part of it fails; `whole` with controllers and scheduler.
 ///
 /// # Errors
 /// Whatever ended it.
-pub async fn run(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
+pub async fn run(layout: &Layout, serving: &Serving, whole: bool) -> anyhow::Result<()> {
+    let cluster = &serving.cluster;
     let start = base::time::instant();
-    let pki = Pki::open(&layout.pki()).context("open the cluster's keys")?;
-    let tls = certificates(&pki, layout, cluster)?;
-    steps::step(start, "certificates", &layout.pki().display().to_string());
+    let told = |name: &str, what: &str| match serving.child {
+        true => steps::step(start, name, what),
+        false => steps::show(name, what, start.elapsed()),
+    };
+    let pki = Pki::open(&layout.pki()).with_context(|| {
+        format!("open the cluster's keys in {} (--data-dir says where)", layout.pki().display())
+    })?;
+    let trust = Trust::read(&pki, serving)?;
+    let tls = certificates(&pki, layout, serving, &trust)?;
+    told("certificates", &layout.pki().display().to_string());
 
-    let disk = Arc::new(RealDisk::new(layout.store()));
-    let engine = Arc::new(Engine::open(disk, Options::default()).await.context("open the store")?);
-    steps::step(start, "store", &layout.store().display().to_string());
+    let (kept, place) = Kept::open(layout, cluster).await?;
+    told("store", &place);
 
-    let api = api(&pki, cluster, engine.clone()).await?;
-    let listener = TcpListener::bind(cluster.bind_address)
-        .await
-        .with_context(|| format!("listen on {}", cluster.bind_address))?;
+    let api = api(&pki, &trust, cluster, kept.store()).await?;
+    let listener = TcpListener::bind(cluster.bind_address).await.with_context(|| {
+        format!("listen on {}: end what listens there, or choose with --bind-address", cluster.bind_address)
+    })?;
     let (end, drain) = tokio::sync::watch::channel(false);
-    let server =
+    let mut server =
         base::task::spawn(Server::new(listener, tls, Arc::new(Serve(api.clone())), drain).run(DRAIN));
 
     let transport: Arc<dyn Transport> = Arc::new(LocalTransport::new(api.clone()));
-    let settings = settings(&api, &pki, cluster)?;
+    let settings = settings(&api, &trust, cluster)?;
     let roles = controllers::roles(controllers::ALL, &settings.kinds);
     let own = Client::component(transport.clone(), User::new("system:apiserver", &["system:masters"]));
     let dns = cluster.service_address(10)?.first().copied();
     bootstrap::objects::ensure(&own, roles, dns).await.context("make the cluster's own objects")?;
-    steps::step(
-        start,
-        "API server",
-        &format!("https://{}:{}", cluster.address(), cluster.bind_address.port()),
-    );
+    told("API server", &format!("https://{}:{}", cluster.address(), cluster.bind_address.port()));
 
-    let manager = Manager::start(transport.clone(), settings, controllers::ALL);
-    let scheduler = Client::component(transport, User::new("system:kube-scheduler", &[]));
-    let scheduler = base::task::spawn(scheduler::run(scheduler, scheduler::Config::default()));
-    steps::step(start, "controllers", &format!("{} controllers and the scheduler", controllers::ALL.len()));
-    steps::ready();
+    let identity = format!("{}_{}", cluster.node(), base::rand::uuid());
+    let mut candidate = Candidate::new(&own, "kube-system", "kube-controller-manager", &identity);
+    let mut work = base::task::spawn(work(kept.etcd(), transport, settings, whole, candidate.clone()));
+    if whole {
+        told("controllers", &format!("{} controllers and the scheduler", controllers::ALL.len()));
+    }
+    match serving.child {
+        true => steps::ready(),
+        false => println!(
+            "\nReady in {} ms.\n\n  export KUBECONFIG={}",
+            start.elapsed().as_millis(),
+            layout.admin_kubeconfig().display()
+        ),
+    }
 
     let ended: anyhow::Result<()> = base::select! {
-        asked = ended() => asked,
-        failed = server => failed.context("serve the API").and_then(|()| anyhow::bail!("the API server ended")),
-        never = scheduler => match never {},
+        asked = ended(serving.child) => asked,
+        failed = &mut server => failed.context("serve the API").and_then(|()| anyhow::bail!("the API server ended")),
+        never = &mut work => match never {},
     };
+    drop(work);
+    if kept.etcd().is_some() {
+        candidate.release().await;
+        peers::leave(&*kept.store(), cluster.address()).await;
+    }
     end.send_replace(true);
-    drop(manager);
-    engine.close().await;
+    if ended.is_ok() {
+        server.await.context("end the API server")?;
+    }
+    kept.close().await;
     ended
 }
 
-/// Until SIGTERM, SIGINT, or the end of `up`.
-pub async fn ended() -> anyhow::Result<()> {
+/// What the control plane does besides serving.
+async fn work(
+    etcd: Option<Arc<dyn Store>>,
+    transport: Arc<dyn Transport>,
+    settings: Settings,
+    whole: bool,
+    mut candidate: Candidate,
+) -> std::convert::Infallible {
+    let Some(store) = etcd else {
+        let controllers = if whole { controllers::ALL } else { controllers::EACH_SERVER };
+        let _manager = Manager::start(transport.clone(), settings, controllers);
+        if whole {
+            scheduler::run(peers::scheduler_client(transport), scheduler::Config::default()).await;
+        }
+        return std::future::pending().await;
+    };
+    let _endpoints = base::task::spawn(peers::endpoints(store, transport.clone(), settings.clone()));
+    while whole {
+        peers::lead(&mut candidate, transport.clone(), settings.clone()).await;
+    }
+    std::future::pending().await
+}
+
+/// Where the state is.
+enum Kept {
+    Here(Arc<Engine>),
+    Etcd(Arc<Etcd>),
+}
+
+impl Kept {
+    /// Opens it; says where it is.
+    async fn open(layout: &Layout, cluster: &Cluster) -> anyhow::Result<(Kept, String)> {
+        let flags = &cluster.etcd;
+        if flags.etcd_servers.is_empty() {
+            let place = layout.store().display().to_string();
+            let disk = Arc::new(RealDisk::new(layout.store()));
+            let engine = Engine::open(disk, Options::default()).await;
+            let hint = match &engine {
+                Err(StoreError::Locked { .. }) => ": end that process, or choose another --data-dir",
+                _ => "",
+            };
+            let engine = engine.with_context(|| format!("open the store in {place}{hint}"))?;
+            return Ok((Kept::Here(Arc::new(engine)), place));
+        }
+        let config = storage_etcd::Config {
+            endpoints: flags.etcd_servers.clone(),
+            ca: flags.etcd_cafile.clone(),
+            certificate: flags.etcd_certfile.clone(),
+            key: flags.etcd_keyfile.clone(),
+        };
+        let place = flags.etcd_servers.join(", ");
+        let etcd = Etcd::open(&config).await.with_context(|| format!("open the store in etcd at {place}"))?;
+        Ok((Kept::Etcd(etcd), place))
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Kept::Here(engine) => engine.clone(),
+            Kept::Etcd(etcd) => etcd.clone(),
+        }
+    }
+
+    /// The store, if other servers may share it.
+    fn etcd(&self) -> Option<Arc<dyn Store>> {
+        matches!(self, Kept::Etcd(_)).then(|| self.store())
+    }
+
+    async fn close(&self) {
+        if let Kept::Here(engine) = self {
+            engine.close().await;
+        }
+    }
+}
+
+/// Whom servers and clients of this cluster believe.
+struct Trust {
+    /// For clients: what signed the API server's certificate, or that certificate itself.
+    servers: String,
+    /// For the API server: the authorities of client certificates.
+    clients: String,
+    /// What the listener shows.
+    files: TlsFiles,
+}
+
+impl Trust {
+    fn read(pki: &Pki, serving: &Serving) -> anyhow::Result<Trust> {
+        let with_own = |file: &Option<PathBuf>| -> anyhow::Result<String> {
+            let own = pki.ca_certificate();
+            let Some(file) = file else { return Ok(own.to_owned()) };
+            let more = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+            Ok(format!("{}\n{more}", own.trim_end()))
+        };
+        let files = match (&serving.tls_cert_file, &serving.tls_private_key_file) {
+            (Some(certificate), Some(key)) => TlsFiles { certificate: certificate.clone(), key: key.clone() },
+            _ => TlsFiles { certificate: pki.path("apiserver.crt"), key: pki.path("apiserver.key") },
+        };
+        Ok(Trust {
+            servers: with_own(&serving.tls_cert_file)?,
+            clients: with_own(&serving.client_ca_file)?,
+            files,
+        })
+    }
+}
+
+/// Until SIGTERM; for a child of `up` also until the end of `up`, for others until SIGINT.
+pub async fn ended(child: bool) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
-    // Ctrl-C reaches the whole foreground group; `up` decides what it means.
+    // Ctrl-C reaches the whole foreground group; above a child, `up` decides what it means.
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let parent_gone = async {
+        match child {
+            true => host::parent_gone().await,
+            false => std::future::pending().await,
+        }
+    };
+    let mut parent_gone = std::pin::pin!(parent_gone);
     loop {
         base::select! {
             _ = terminate.recv() => return Ok(()),
-            gone = host::parent_gone() => return gone.context("watch for the end of `up`"),
-            _ = interrupt.recv() => {}
+            gone = &mut parent_gone => return gone.context("watch for the end of `up`"),
+            _ = interrupt.recv() => if !child { return Ok(()) },
         }
     }
 }
@@ -110,7 +242,13 @@ impl Handler for Serve {
 }
 
 /// All keys, certificates and kubeconfigs of this machine; made where missing or due.
-fn certificates(pki: &Pki, layout: &Layout, cluster: &Cluster) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+fn certificates(
+    pki: &Pki,
+    layout: &Layout,
+    serving: &Serving,
+    trust: &Trust,
+) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let cluster = &serving.cluster;
     let domain = &cluster.cluster_domain;
     let mut names: Vec<String> = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
         .map(str::to_owned)
@@ -135,13 +273,12 @@ fn certificates(pki: &Pki, layout: &Layout, cluster: &Cluster) -> anyhow::Result
         // The machine's own components need no name or route; people may carry their file elsewhere.
         let address = if who.file == "admin" { cluster.address() } else { "127.0.0.1".parse()? };
         let server = format!("https://{}", std::net::SocketAddr::new(address, port));
-        kubeconfig::write(&layout.kubeconfig(who.file), &server, pki.ca_certificate(), who.file, &pair)?;
+        kubeconfig::write(&layout.kubeconfig(who.file), &server, &trust.servers, who.file, &pair)?;
     }
-    let files = TlsFiles { certificate: pki.path("apiserver.crt"), key: pki.path("apiserver.key") };
-    Ok(server_config(&files)?)
+    server_config(&trust.files).with_context(|| format!("serve with {}", trust.files.certificate.display()))
 }
 
-async fn api(pki: &Pki, cluster: &Cluster, store: Arc<dyn Store>) -> anyhow::Result<Arc<Api>> {
+async fn api(pki: &Pki, trust: &Trust, cluster: &Cluster, store: Arc<dyn Store>) -> anyhow::Result<Arc<Api>> {
     let kinds = api::kinds();
     let cacher = Arc::new(Cacher::start(store.clone(), &kinds).await.context("read the store")?);
     let lister: Arc<dyn Lister> = cacher.clone();
@@ -150,7 +287,7 @@ async fn api(pki: &Pki, cluster: &Cluster, store: Arc<dyn Store>) -> anyhow::Res
     let rbac = Arc::new(Rbac::new(lister.clone()));
     let tunnels = Tunnels::default();
     let url = format!("https://{}:{}", cluster.address(), cluster.bind_address.port());
-    let x509: Box<dyn Authenticator> = Box::new(X509::new(pki.ca_certificate())?);
+    let x509: Box<dyn Authenticator> = Box::new(X509::new(&trust.clients).context("read --client-ca-file")?);
     Ok(Arc::new(Api {
         kinds: Kinds::new(kinds),
         store,
@@ -166,7 +303,7 @@ async fn api(pki: &Pki, cluster: &Cluster, store: Arc<dyn Store>) -> anyhow::Res
     }))
 }
 
-fn settings(api: &Api, pki: &Pki, cluster: &Cluster) -> anyhow::Result<Settings> {
+fn settings(api: &Api, trust: &Trust, cluster: &Cluster) -> anyhow::Result<Settings> {
     let table = api.kinds.table();
     let stored = table.all().iter().filter(|kind| kind.class != api::Class::Virtual);
     let kinds = stored.map(|kind| {
@@ -179,7 +316,7 @@ fn settings(api: &Api, pki: &Pki, cluster: &Cluster) -> anyhow::Result<Settings>
         Named { gvr, kind: kind.kind.to_string(), namespaced: kind.is_namespaced() }
     });
     Ok(Settings {
-        root_ca: pki.ca_certificate().to_owned(),
+        root_ca: trust.servers.clone(),
         cluster_cidrs: cluster.cluster_cidr.clone(),
         api_addresses: vec![cluster.address()],
         api_port: cluster.bind_address.port(),

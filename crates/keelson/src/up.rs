@@ -116,6 +116,7 @@ impl Component {
             .args(layout.arguments())
             .arg(name)
             .args(cluster.arguments())
+            .args((name == "server").then_some("--child"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(file)

@@ -85,6 +85,10 @@ pub fn interpret(error: &StoreError, resource: &GroupResource, name: &str) -> St
         StoreError::TooLarge { size, limit } => Status::too_large(format!(
             "Request entity too large: {resource} {name:?} is too large to be stored: {size} bytes exceed the limit of {limit}"
         )),
+        error @ StoreError::Uncertain { source } => {
+            tracing::error!(%resource, name, %source, "storage did not answer");
+            Status::timeout(error.to_string())
+        }
         StoreError::Closed => Status::unavailable("the server is shutting down"),
         error => {
             tracing::error!(%resource, name, %error, "storage failed");

@@ -18,6 +18,7 @@ use std::time::Duration;
 use apimachinery::call::{Body, BoxFuture, Media, Secret, Who};
 use apimachinery::{Call, Reply, Status};
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -141,6 +142,19 @@ async fn begun(drain: &mut watch::Receiver<bool>) {
     drop(drain.wait_for(|begun| *begun).await);
 }
 
+/// Watches end where the drain begins: their clients go on elsewhere, or here after a restart.
+fn until_drain(reply: Reply, drain: &watch::Receiver<bool>) -> Reply {
+    match reply {
+        Reply::Watch(mut watch) => {
+            let mut drain = drain.clone();
+            watch.events =
+                Box::pin(watch.events.take_until(Box::pin(async move { begun(&mut drain).await })));
+            Reply::Watch(watch)
+        }
+        other => other,
+    }
+}
+
 fn passing(err: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(err.kind(), ConnectionAborted | ConnectionReset | Interrupted)
@@ -246,7 +260,7 @@ async fn answer(
         Ok(body) => body,
         Err(status) => return Ok(encode::reply(Reply::Status(status), form, None)),
     };
-    let reply = shared.handler.handle(call).await;
+    let reply = until_drain(shared.handler.handle(call).await, &shared.drain);
     let mut response = encode::reply(reply, form, upgrade);
     if head {
         *response.body_mut() = encode::empty();

@@ -30,7 +30,7 @@ pub fn runtime_options(layout: &Layout) -> Options {
 /// Whatever ended it.
 pub async fn run(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
     base::select! {
-        asked = server::ended() => asked,
+        asked = server::ended(true) => asked,
         failed = work(layout, cluster) => failed,
     }
 }

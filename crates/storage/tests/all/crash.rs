@@ -131,7 +131,8 @@ async fn watcher(engine: Arc<Engine>, world: Shared) {
 
 /// Compares what was recovered with what the world knows; `power` tells whether the power was cut.
 async fn verify(engine: &Engine, world: &Shared, power: bool, since: u64, compacted: u64) {
-    let mut now = engine.revision().await.unwrap();
+    let opened = engine.revision().await.unwrap();
+    let mut now = opened;
     let mut found = BTreeMap::<u64, Changes>::new();
     let mut watch = engine.watch(Bytes::new(), since.max(compacted) + 1).await.unwrap();
     let mut at = since.max(compacted);
@@ -178,7 +179,7 @@ async fn verify(engine: &Engine, world: &Shared, power: bool, since: u64, compac
         w.seen
     );
     w.seen = now;
-    w.lazy.clear();
+    w.lazy = w.log.range(opened + 1..).map(|(revision, _)| (*revision, instant())).collect();
     let states: Vec<_> = [now, compacted.max(1), compacted + base::rand::below(now - compacted) + 1]
         .into_iter()
         .map(|revision| (revision, w.state_at(revision)))
@@ -239,10 +240,11 @@ async fn lives(seed: u64) -> (u64, u64) {
     let mut since = 0;
     for _ in 0..4 {
         let (engine, again) = open(&disk, &options).await;
-        // Expiries go on at once; what they delete is learned from the watch inside.
+        // Expiries go on at once; what they delete is learned from the watch inside, and may be lost again.
+        let opened = engine.revision().await.unwrap();
         let old = compacted(&engine).await;
         verify(&engine, &world, power || again, since, old).await;
-        since = world.lock().unwrap().seen;
+        since = opened;
         let engine = Arc::new(engine);
         let mut tasks: Vec<Task<()>> =
             (0..3).map(|_| base::task::spawn(client(engine.clone(), world.clone()))).collect();

@@ -1,0 +1,8 @@
+//! The binary's servers as processes, spoken to over HTTPS.
+
+// All of it is test, which Clippy sees only inside the functions that are marked so.
+#![allow(clippy::unwrap_used)]
+
+mod servers;
+mod several;
+mod single;
