@@ -2,7 +2,7 @@
 //! Upstream: k8s.io/apimachinery/pkg/{apis/meta/v1,api}/validation.
 
 use apimachinery::field::{ErrorList, Path, Shown};
-use apimachinery::{Ref, k, validation};
+use apimachinery::{Doc, Edit, Key, Ref, k, validation};
 
 /// Adds every complaint about `value`.
 pub(crate) fn complain(errs: &mut ErrorList, at: &Path, value: &str, complaints: Vec<String>) {
@@ -89,6 +89,35 @@ pub(crate) fn unchanged(errs: &mut ErrorList, new: Ref<'_>, old: Ref<'_>, at: &P
 pub(crate) fn same_or_empty(a: Ref<'_>, b: Ref<'_>) -> bool {
     let nothing = |r: Ref<'_>| !r.is_set() || (r.is_empty() && (r.is_array() || r.is_object()));
     a.same(b) || (nothing(a) && nothing(b))
+}
+
+/// A field that is older than the list beside it: the list has it alone where it is missing or begins with another, and
+/// where the field is missing it is the list's first. `inner` is the key in the list's items, where they are objects.
+pub(crate) fn first_of(doc: &mut Edit<'_>, (part, one, list): (Key, Key, Key), inner: Option<Key>) {
+    let read = doc.read().get(part);
+    let first = read.get(list).item(0);
+    let first = inner.map_or(first, |key| first.get(key)).str().to_owned();
+    let said = read.get(one).str().to_owned();
+    if said == first {
+        return;
+    }
+    let mut at = doc.reborrow().at(part);
+    if said.is_empty() {
+        at.set(one, first);
+        return;
+    }
+    at.remove(list);
+    let mut items = at.list(list);
+    match inner {
+        Some(key) => {
+            let mut item = Doc::object();
+            item.edit().set(key, said);
+            items.push(item);
+        }
+        None => {
+            items.push(said);
+        }
+    }
 }
 
 /// A value that is shown already.

@@ -11,6 +11,9 @@ use crate::rules::one_of;
 
 /// The highest value that is not the system's.
 const VALUE_MAX: i64 = 1_000_000_000;
+/// The system's own.
+const SYSTEM: [(&str, i64); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 /// Priority classes.
 pub(crate) fn priority_class() -> Kind {
@@ -43,15 +46,23 @@ struct PriorityClass;
 impl Strategy for PriorityClass {
     fn validate(&self, _op: &Op<'_>, new: &Doc, old: Option<&Doc>, errs: &mut ErrorList) {
         let (name, value) = (new.get(k::METADATA).get(k::NAME).str(), new.get(k::VALUE).i64());
-        let system = ["system-node-critical", "system-cluster-critical"].contains(&name);
-        if name.starts_with("system-") && !system {
-            let detail =
-                "priority class names with 'system-' prefix are reserved for system use only. error: ";
-            errs.forbidden(
-                &Path::new("metadata").child("name"),
-                &format!("{detail}{name} is not a known system priority class"),
-            );
-        } else if value > VALUE_MAX && !system {
+        if name.starts_with("system-") {
+            let why = match SYSTEM.iter().find(|(system, _)| *system == name) {
+                None => Some(format!("{name} is not a known system priority class")),
+                Some((_, known)) if *known != value => {
+                    Some(format!("value of {name} PriorityClass must be {known}"))
+                }
+                Some(_) if new.get(k::GLOBAL_DEFAULT).bool() => {
+                    Some(format!("globalDefault of {name} PriorityClass must be false"))
+                }
+                Some(_) => None,
+            };
+            if let Some(why) = why {
+                let reserved = "priority class names with 'system-' prefix are reserved for system use only";
+                let at = Path::new("metadata").child("name");
+                errs.forbidden(&at, &format!("{reserved}. error: {why}"));
+            }
+        } else if value > VALUE_MAX {
             let detail = format!("maximum allowed value of a user defined priority is {VALUE_MAX}");
             errs.forbidden(&Path::new("value"), &detail);
         }

@@ -210,7 +210,9 @@ fn complaints_about_pods() {
             spec.containers[0].env[1].valueFrom: Invalid value: "": must specify one of: `configMapKeyRef`, `fieldRef`, `fileKeyRef`, `resourceFieldRef` or `secretKeyRef`
             spec.containers[0].volumeMounts[0].name: Not found: "v"
             spec.containers[0].resources.limits[what]: Invalid value: "what": must be a standard resource type or fully qualified
+            spec.containers[0].resources.limits[what]: Invalid value: "what": must be a standard resource for containers
             spec.containers[0].resources.requests[what]: Invalid value: "what": must be a standard resource type or fully qualified
+            spec.containers[0].resources.requests[what]: Invalid value: "what": must be a standard resource for containers
             spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1
             spec.containers[0].livenessProbe: Required value: must specify a handler type
             spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1
@@ -271,6 +273,129 @@ fn complaints_about_others() {
         metadata.labels: Invalid value: "a b": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]'), metadata.finalizers: Invalid value: "x y": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
         data[a/b]: Invalid value: "a/b": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"#]],
     );
+}
+
+#[test]
+fn bounds_make_sense() {
+    refuses(
+        "{apiVersion: v1, kind: LimitRange, metadata: {name: l}, spec: {limits: [{type: Container, min: {cpu: 2, foo: 1}, max: {cpu: 1}, default: {cpu: 3}, defaultRequest: {cpu: 4}, maxLimitRequestRatio: {cpu: 0.5}}, {type: Pod, default: {cpu: 1}, min: {memory: 1Mi}, max: {memory: 2Mi}, maxLimitRequestRatio: {memory: 3}}, {type: PersistentVolumeClaim}, {type: Container, default: {example.com/gpu: 1}, defaultRequest: {example.com/gpu: 2}}]}}",
+        expect![[r#"
+            spec.limits[0].min[foo]: Invalid value: "foo": must be a standard resource type or fully qualified
+            spec.limits[0].min[foo]: Invalid value: "foo": must be a standard resource for containers
+            spec.limits[0].defaultRequest[foo]: Invalid value: "foo": must be a standard resource type or fully qualified
+            spec.limits[0].defaultRequest[foo]: Invalid value: "foo": must be a standard resource for containers
+            spec.limits[0].min[cpu]: Invalid value: "2": min value 2 is greater than max value 1
+            spec.limits[0].defaultRequest[cpu]: Invalid value: "4": default request value 4 is greater than max value 1
+            spec.limits[0].defaultRequest[cpu]: Invalid value: "4": default request value 4 is greater than default limit value 3
+            spec.limits[0].default[cpu]: Invalid value: "1": default value 3 is greater than max value 1
+            spec.limits[0].maxLimitRequestRatio[cpu]: Invalid value: "500m": ratio 500m is less than 1
+            spec.limits[1].default: Forbidden: may not be specified when `type` is 'Pod'
+            spec.limits[1].maxLimitRequestRatio[memory]: Invalid value: "3": ratio 3 is greater than max/min = 2.000000
+            spec.limits[2].limits: Required value: either minimum or maximum storage value is required, but neither was provided
+            spec.limits[3].type: Duplicate value: "Container"
+            spec.limits[3].defaultRequest[example.com/gpu]: Invalid value: "2": default request value 2 is greater than default limit value 1
+            spec.limits[3].defaultRequest[example.com/gpu]: Invalid value: "2": default value 1 must equal to defaultRequest value 2 in example.com/gpu"#]],
+    );
+    let (_, doc, errs) = created(
+        "{apiVersion: v1, kind: LimitRange, metadata: {name: l}, spec: {limits: [{type: Container, max: {cpu: 2, memory: 1Gi}, min: {cpu: 1, ephemeral-storage: 1Gi}}]}}",
+    );
+    assert_eq!(errs, "");
+    let item = doc.get(k::SPEC).get(k::LIMITS).item(0);
+    expect![[r#"{"cpu":"2","memory":"1Gi"}{"cpu":"2","ephemeral-storage":"1Gi","memory":"1Gi"}"#]].assert_eq(
+        &String::from_utf8([item.get(k::DEFAULT).to_json(), item.get(k::DEFAULT_REQUEST).to_json()].concat())
+            .unwrap(),
+    );
+}
+
+#[test]
+fn complaints_about_the_cluster_s_own() {
+    refuses(
+        "{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDRs: [10.0.0.0/24, 10.0.1.0/24], taints: [{key: a, effect: NoSchedule}, {key: a, effect: NoSchedule}]}, status: {capacity: {pods: 0.5}}}",
+        expect![[r#"
+            spec.taints[1]: Duplicate value: {"key":"a","effect":"NoSchedule"}
+            spec.podCIDRs: Invalid value: ["10.0.0.0/24","10.0.1.0/24"]: may specify no more than one CIDR for each IP family, status.capacity.pods: Invalid value: "500m": must be an integer, status.allocatable.pods: Invalid value: "500m": must be an integer"#]],
+    );
+    let old =
+        "{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDR: 10.0.0.0/24, providerID: a}}";
+    let (_, doc, _) = created(old);
+    assert_eq!(doc.get(k::SPEC).get(k::POD_CIDRS).item(0).str(), "10.0.0.0/24");
+    let (_, errs) =
+        update(old, &old.replace("10.0.0", "10.0.1").replace("providerID: a", "providerID: b"), "");
+    expect![[r#"[spec.podCIDRs: Forbidden: node updates may not change podCIDR except from "" to valid, spec.providerID: Forbidden: node updates may not change providerID except from "" to valid]"#]].assert_eq(&errs);
+    let (_, errs) = update(old, &old.replace("spec:", "status: {addresses: [{type: InternalIP, address: 1.1.1.1}, {type: InternalIP, address: 1.1.1.1}]}, spec:"), "status");
+    expect![[r#"status.addresses[1]: Duplicate value: {"type":"InternalIP","address":"1.1.1.1"}"#]]
+        .assert_eq(&errs);
+    for (name, rest, wanted) in [
+        (
+            "system-x",
+            "1",
+            expect![
+                "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error: system-x is not a known system priority class"
+            ],
+        ),
+        (
+            "system-node-critical",
+            "1",
+            expect![
+                "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error: value of system-node-critical PriorityClass must be 2000001000"
+            ],
+        ),
+        (
+            "system-node-critical",
+            "2000001000, globalDefault: true",
+            expect![
+                "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. error: globalDefault of system-node-critical PriorityClass must be false"
+            ],
+        ),
+        ("system-node-critical", "2000001000", expect![""]),
+        (
+            "mine",
+            "1000000001",
+            expect!["value: Forbidden: maximum allowed value of a user defined priority is 1000000000"],
+        ),
+    ] {
+        let class = format!(
+            "{{apiVersion: scheduling.k8s.io/v1, kind: PriorityClass, metadata: {{name: {name}}}, value: {rest}}}"
+        );
+        wanted.assert_eq(&created(&class).2);
+    }
+}
+
+#[test]
+fn complaints_about_less_usual_fields_of_pods() {
+    refuses(
+        "{apiVersion: v1, kind: Pod, metadata: {name: p, annotations: {kubernetes.io/config.mirror: x, controller.kubernetes.io/pod-deletion-cost: '1.5'}}, spec: {restartPolicy: Never, securityContext: {appArmorProfile: {type: Localhost}, seccompProfile: {type: RuntimeDefault, localhostProfile: a}}, topologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: ScheduleAnyway, minDomains: 1, matchLabelKeys: [a]}], volumes: [{name: v, emptyDir: {}}], containers: [{name: c, image: i, resizePolicy: [{resourceName: cpu, restartPolicy: RestartContainer}, {resourceName: cpu, restartPolicy: NotRequired}, {resourceName: pods, restartPolicy: NotRequired}], readinessProbe: {tcpSocket: {port: 1}, terminationGracePeriodSeconds: 5}, resources: {limits: {hugepages-2Mi: 2Mi, pods: 1, requests.example.com/a: 1}}, volumeMounts: [{name: v, mountPath: /v, mountPropagation: Bidirectional, recursiveReadOnly: Enabled}]}]}}",
+        expect![[r#"
+            metadata.annotations[kubernetes.io/config.mirror]: Invalid value: "x": must set spec.nodeName if mirror pod annotation is set, metadata.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: "1.5": must be a 32bit integer
+            spec.containers[0].volumeMounts[0].mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers
+            spec.containers[0].volumeMounts[0].recursiveReadOnly: Forbidden: may only be specified when readOnly is true
+            spec.containers[0].volumeMounts[0].recursiveReadOnly: Forbidden: may only be specified when mountPropagation is None or not specified
+            spec.containers[0].resources.limits[pods]: Invalid value: "pods": must be a standard resource for containers
+            spec.containers[0].resources.limits[requests.example.com/a]: Invalid value: "requests.example.com/a": doesn't follow extended resource name standard
+            spec.containers[0].resources.requests[pods]: Invalid value: "pods": must be a standard resource for containers
+            spec.containers[0].resources.requests[requests.example.com/a]: Invalid value: "requests.example.com/a": doesn't follow extended resource name standard
+            spec.containers[0].resources: Forbidden: HugePages require cpu or memory
+            spec.containers[0].resizePolicy: Invalid value: "RestartContainer": must be 'NotRequired' when `restartPolicy` is 'Never'
+            spec.containers[0].resizePolicy[1]: Duplicate value: "cpu"
+            spec.containers[0].resizePolicy: Unsupported value: "pods": supported values: "cpu", "memory"
+            spec.containers[0].readinessProbe.terminationGracePeriodSeconds: Invalid value: 5: must not be set for readinessProbes
+            spec.securityContext.seccompProfile.localhostProfile: Invalid value: "a": can only be set when seccomp type is Localhost
+            spec.securityContext.appArmorProfile.localhostProfile: Required value: must be set when AppArmor type is Localhost
+            spec.topologySpreadConstraints[0].minDomains: Invalid value: 1: can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway
+            spec.topologySpreadConstraints[0].matchLabelKeys: Forbidden: must not be specified when labelSelector is not set"#]],
+    );
+    let old = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {nodeName: n1, containers: [{name: c, image: i}]}}";
+    let (_, errs) =
+        update(old, &old.replace("name: p}", "name: p, annotations: {kubernetes.io/config.mirror: x}}"), "");
+    expect![[r#"metadata.annotations[kubernetes.io/config.mirror]: Invalid value: "x": may not add mirror pod annotation"#]].assert_eq(&errs);
+    let (doc, errs) = update(old, &old.replace("spec:", "status: {podIP: 10.0.0.1}, spec:"), "status");
+    assert_eq!(
+        (errs.as_str(), doc.get(k::STATUS).get(k::POD_IPS).item(0).get(k::IP).str()),
+        ("", "10.0.0.1")
+    );
+    let (doc, errs) =
+        update(old, &old.replace("spec:", "status: {podIPs: [{ip: 10.0.0.1}]}, spec:"), "status");
+    assert_eq!((errs.as_str(), doc.get(k::STATUS).get(k::POD_IP).str()), ("", "10.0.0.1"));
 }
 
 #[test]

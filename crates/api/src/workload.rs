@@ -143,6 +143,12 @@ pub(crate) fn template(errs: &mut ErrorList, template: Ref<'_>, at: &Path) {
     let meta = template.get(k::METADATA);
     rules::labels(errs, meta.get(k::LABELS), &at.child("labels"));
     generic::annotations(errs, meta.get(k::ANNOTATIONS), &at.child("annotations"));
+    pod_validation::annotations(
+        errs,
+        meta.get(k::ANNOTATIONS),
+        template.get(k::SPEC),
+        &at.child("annotations"),
+    );
     let (pod, at) = (template.get(k::SPEC), at.child("spec"));
     pod_validation::pod_spec(errs, pod, &at);
     if !pod.get(k::EPHEMERAL_CONTAINERS).is_empty() {

@@ -68,6 +68,12 @@ fn one(errs: &mut ErrorList, c: Ref<'_>, spec: Ref<'_>, at: &Path) {
         &["Always", "IfNotPresent", "Never"],
     );
     resources::requirements(errs, c.get(k::RESOURCES), &at.child("resources"));
+    resize_policy(errs, c.get(k::RESIZE_POLICY), spec, &at.child("resizePolicy"));
+    let grace = at.child("readinessProbe").child("terminationGracePeriodSeconds");
+    let never = c.get(k::READINESS_PROBE).get(k::TERMINATION_GRACE_PERIOD_SECONDS);
+    if never.is_set() {
+        errs.invalid(&grace, never.i64(), "must not be set for readinessProbes");
+    }
     for (field, single) in [("livenessProbe", true), ("readinessProbe", false), ("startupProbe", true)] {
         probe(errs, c.get(field), &at.child(field), single);
     }
@@ -78,6 +84,23 @@ fn one(errs: &mut ErrorList, c: Ref<'_>, spec: Ref<'_>, at: &Path) {
         }
     }
     security_context(errs, c.get(k::SECURITY_CONTEXT), &at.child("securityContext"));
+}
+
+/// What is to become of a container when its resources change.
+fn resize_policy(errs: &mut ErrorList, list: Ref<'_>, spec: Ref<'_>, at: &Path) {
+    let mut seen: Vec<&str> = Vec::new();
+    for (i, policy) in list.items().enumerate() {
+        let (name, restart) = (policy.get(k::RESOURCE_NAME).str(), policy.get(k::RESTART_POLICY));
+        if seen.contains(&name) {
+            errs.duplicate(&at.index(i), name);
+        }
+        seen.push(name);
+        one_of(errs, policy.get(k::RESOURCE_NAME), at, &["cpu", "memory"]);
+        one_of(errs, restart, at, &["NotRequired", "RestartContainer"]);
+        if spec.get(k::RESTART_POLICY).str() == "Never" && restart.str() != "NotRequired" {
+            errs.invalid(at, restart.str(), "must be 'NotRequired' when `restartPolicy` is 'Never'");
+        }
+    }
 }
 
 fn init_only(errs: &mut ErrorList, c: Ref<'_>, at: &Path) {
@@ -348,7 +371,7 @@ fn security_context(errs: &mut ErrorList, context: Ref<'_>, at: &Path) {
     pod_validation::identity(errs, context.get(k::RUN_AS_USER), &at.child("runAsUser"));
     pod_validation::identity(errs, context.get(k::RUN_AS_GROUP), &at.child("runAsGroup"));
     none_or_one_of(errs, context.get(k::PROC_MOUNT), &at.child("procMount"), &["Default", "Unmasked"]);
-    pod_validation::seccomp(errs, context.get(k::SECCOMP_PROFILE), &at.child("seccompProfile"));
+    pod_validation::profiles(errs, context, at);
     let escalation = context.get(k::ALLOW_PRIVILEGE_ESCALATION);
     if escalation.opt_bool() == Some(false) {
         if context.get(k::PRIVILEGED).bool() {

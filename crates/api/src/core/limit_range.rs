@@ -2,6 +2,7 @@
 //! Upstream: pkg/registry/core/limitrange, ValidateLimitRange.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::quantity::Quantity;
@@ -59,38 +60,96 @@ impl Strategy for LimitRange {
     }
 }
 
+/// Of any two, the lower must not be above the higher: which, and the words for both; the complaint stands at the
+/// third and shows the fourth.
+const ORDER: &[(&str, &str, &str, &str, &str)] = &[
+    ("min", "max", "min", "min", "min value {} is greater than max value {}"),
+    (
+        "min",
+        "defaultRequest",
+        "defaultRequest",
+        "defaultRequest",
+        "min value {} is greater than default request value {}",
+    ),
+    (
+        "defaultRequest",
+        "max",
+        "defaultRequest",
+        "defaultRequest",
+        "default request value {} is greater than max value {}",
+    ),
+    (
+        "defaultRequest",
+        "default",
+        "defaultRequest",
+        "defaultRequest",
+        "default request value {} is greater than default limit value {}",
+    ),
+    ("min", "default", "default", "min", "min value {} is greater than default value {}"),
+    ("default", "max", "default", "max", "default value {} is greater than max value {}"),
+];
+
 fn one(errs: &mut ErrorList, item: Ref<'_>, at: &Path) {
-    let pod = item.get(k::TYPE).str() == "Pod";
+    let ty = item.get(k::TYPE).str();
+    let name = match ty {
+        "Pod" | "Container" => resources::container_name,
+        _ => resources::name,
+    };
+    let mut names = BTreeSet::new();
     for field in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
         let map = item.get(field);
-        if pod && field.starts_with("default") && !map.is_empty() {
-            errs.forbidden(&at.child(field), "may not be specified when `type` is 'Pod'");
+        if ty == "Pod" && field.starts_with("default") {
+            if !map.is_empty() {
+                errs.forbidden(&at.child(field), "may not be specified when `type` is 'Pod'");
+            }
+            continue;
         }
-        for (name, amount) in map.entries() {
-            resources::amount(errs, name, amount, &at.child(field).key(name));
+        for (resource, amount) in map.entries() {
+            name(errs, resource, &at.child(field).key(resource));
+            resources::amount(errs, resource, amount, &at.child(field).key(resource));
+            names.insert(resource);
         }
     }
-    // Of any two, the lower must not be above the higher.
-    let order = [
-        ("min", "max"),
-        ("min", "defaultRequest"),
-        ("min", "default"),
-        ("defaultRequest", "default"),
-        ("defaultRequest", "max"),
-        ("default", "max"),
-    ];
-    for (low, high) in order {
-        for (name, amount) in item.get(low).entries() {
-            let (a, b) = (resources::text(amount), resources::text(item.get(high).get(name)));
-            let (Ok(x), Ok(y)) = (Quantity::parse(&a), Quantity::parse(&b)) else { continue };
-            if x.sub(y).signum() > 0 {
-                let words = |f: &str| match f {
-                    "defaultRequest" => "default request".to_owned(),
-                    other => other.to_owned(),
-                };
-                let detail = format!("{} value {a} is greater than {} value {b}", words(low), words(high));
-                errs.invalid(&at.child(low).key(name), &*a, &detail);
+    let bounds = [item.get(k::MIN), item.get(k::MAX)];
+    if ty == "PersistentVolumeClaim" && !bounds.iter().any(|b| b.get("storage").exists()) {
+        let detail = "either minimum or maximum storage value is required, but neither was provided";
+        errs.required(&at.child("limits"), detail);
+    }
+    for resource in names {
+        let of = |field: &str| Quantity::parse(&resources::text(item.get(field).get(resource))).ok();
+        for (low, high, place, shown, words) in ORDER {
+            let (Some(a), Some(b)) = (of(low), of(high)) else { continue };
+            if a > b {
+                let detail = words.replacen("{}", &a.to_string(), 1).replacen("{}", &b.to_string(), 1);
+                let shown = resources::text(item.get(*shown).get(resource));
+                errs.invalid(&at.child(place).key(resource), &*shown, &detail);
             }
         }
+        if let Some(ratio) = of("maxLimitRequestRatio") {
+            let at = at.child("maxLimitRequestRatio").key(resource);
+            ratios(errs, ratio, of("min").zip(of("max")), &at);
+        }
+        if let (false, Some(a), Some(b)) =
+            (resources::is_overcommitted(resource), of("default"), of("defaultRequest"))
+            && a != b
+        {
+            let detail = format!("default value {a} must equal to defaultRequest value {b} in {resource}");
+            errs.invalid(&at.child("defaultRequest").key(resource), &*b.to_string(), &detail);
+        }
+    }
+}
+
+fn ratios(errs: &mut ErrorList, ratio: Quantity, bounds: Option<(Quantity, Quantity)>, at: &Path) {
+    let shown = ratio.to_string();
+    let milli = i128::from(ratio.milli_value());
+    if milli < 1000 {
+        errs.invalid(at, &*shown, &format!("ratio {shown} is less than 1"));
+    }
+    let Some((min, max)) = bounds else { return };
+    let (min, max) = (i128::from(min.milli_value()), i128::from(max.milli_value()));
+    if milli * min > max * 1000 {
+        #[expect(clippy::cast_precision_loss, reason = "shown with six decimals")]
+        let widest = max as f64 / min as f64;
+        errs.invalid(at, &*shown, &format!("ratio {shown} is greater than max/min = {widest:.6}"));
     }
 }

@@ -89,6 +89,7 @@ fn info(node: Ref<'_>, field: &str) -> Cell {
 }
 
 fn defaults(doc: &mut Doc) {
+    rules::first_of(&mut doc.edit(), (k::SPEC, k::POD_CIDR, k::POD_CIDRS), None);
     let status = doc.get(k::STATUS);
     if status.get(k::CAPACITY).is_object() && !status.get(k::ALLOCATABLE).is_set() {
         let capacity = status.get(k::CAPACITY).to_doc();
@@ -102,15 +103,26 @@ impl Strategy for Node {
     fn validate(&self, _op: &Op<'_>, new: &Doc, old: Option<&Doc>, errs: &mut ErrorList) {
         let (spec, at) = (new.get(k::SPEC), Path::new("spec"));
         taints(errs, spec.get(k::TAINTS), &at.child("taints"));
+        let families: Vec<bool> = spec.get(k::POD_CIDRS).items().map(|c| c.str().contains(':')).collect();
+        if families.len() > 2 || (families.len() == 2 && families[0] == families[1]) {
+            let detail = "may specify no more than one CIDR for each IP family";
+            errs.invalid(&at.child("podCIDRs"), spec.get(k::POD_CIDRS), detail);
+        }
         for (i, cidr) in spec.get(k::POD_CIDRS).items().enumerate() {
             complain(errs, &at.child("podCIDRs").index(i), cidr.str(), validation::cidr(cidr.str()));
         }
         for which in ["capacity", "allocatable"] {
             for (name, amount) in new.get(k::STATUS).get(which).entries() {
-                resources::amount(errs, name, amount, &Path::new("status").child(which).key(name));
+                resources::amount(errs, name, amount, &Path::new("status").child(which).child(name));
             }
         }
         let Some(old) = old else { return };
+        let addresses = new.get(k::STATUS).get(k::ADDRESSES);
+        for (i, address) in addresses.items().enumerate() {
+            if addresses.items().take(i).any(|other| other.same(address)) {
+                errs.duplicate(&Path::new("status").child("addresses").index(i), address);
+            }
+        }
         let was = old.get(k::SPEC);
         if !was.get(k::POD_CIDRS).is_empty()
             && !rules::same_or_empty(spec.get(k::POD_CIDRS), was.get(k::POD_CIDRS))

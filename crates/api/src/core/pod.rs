@@ -85,6 +85,14 @@ impl Strategy for Pod {
 
     fn validate(&self, op: &Op<'_>, new: &Doc, old: Option<&Doc>, errs: &mut ErrorList) {
         let (spec, at) = (new.get(k::SPEC), Path::new("spec"));
+        if op.subresource.is_empty() {
+            let given = new.get(k::METADATA).get(k::ANNOTATIONS);
+            let at = Path::new("metadata").child("annotations");
+            pod_validation::annotations(errs, given, spec, &at);
+            if let Some(old) = old {
+                pod_update::mirror(errs, new, old, &at);
+            }
+        }
         match old {
             Some(old) if ["status", "binding"].contains(&op.subresource) => {
                 pod_update::status(errs, new, old);

@@ -3,6 +3,8 @@
 
 use apimachinery::{Doc, Edit, Key, k};
 
+use crate::rules;
+
 /// File mode of projected files: 0644.
 const MODE: i64 = 0o644;
 
@@ -22,6 +24,7 @@ pub(crate) fn pod_spec(mut spec: Edit<'_>) {
 
 /// The defaults of a whole pod, beyond those of its spec.
 pub(crate) fn pod(doc: &mut Doc) {
+    rules::first_of(&mut doc.edit(), (k::STATUS, k::POD_IP, k::POD_IPS), Some(k::IP));
     let mut spec = doc.edit().at(k::SPEC);
     pod_spec(spec.reborrow());
     for list in [k::CONTAINERS, k::INIT_CONTAINERS] {

@@ -6,10 +6,9 @@ use apimachinery::field::{ErrorList, Path};
 use apimachinery::{Doc, Edit, Key, Ref, k, validation};
 
 use crate::core::pod::qos_class;
+use crate::core::pod_validation::MIRROR;
 use crate::rules::{complain, unchanged};
 
-/// A pod that shows what a node runs of its own accord.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const LISTS: [Key; 2] = [k::CONTAINERS, k::INIT_CONTAINERS];
 /// What can be resized.
 const RESIZABLE: [&str; 2] = ["cpu", "memory"];
@@ -195,6 +194,21 @@ pub(crate) fn keep_but(new: &mut Doc, old: &Doc, subresource: &str) {
         out.edit().at(k::SPEC).set_opt(k::EPHEMERAL_CONTAINERS, list.exists().then_some(list));
     }
     *new = out;
+}
+
+/// Whether a pod is a node's own does not change.
+pub(crate) fn mirror(errs: &mut ErrorList, new: &Doc, old: &Doc, at: &Path) {
+    let of = |pod: &Doc| pod.get(k::METADATA).get(k::ANNOTATIONS).get(MIRROR).to_doc();
+    let (now, was) = (of(new), of(old));
+    if now == was {
+        return;
+    }
+    let at = at.key(MIRROR);
+    if was.root().is_set() {
+        errs.invalid(&at, now.root().str(), "may not remove or update mirror pod annotation");
+    } else {
+        errs.invalid(&at, now.root().str(), "may not add mirror pod annotation");
+    }
 }
 
 fn is_mirror(pod: &Doc) -> bool {

@@ -7,6 +7,10 @@ use apimachinery::{Ref, k, validation};
 use crate::core::{container_validation, scheduling_rules, volumes};
 use crate::rules::{self, complain, none_or_one_of, not_negative, one_of};
 
+/// On a pod that shows what a node runs of its own accord.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
 /// A pod's spec at `at`.
 pub(crate) fn pod_spec(errs: &mut ErrorList, spec: Ref<'_>, at: &Path) {
     let vols = spec.get(k::VOLUMES);
@@ -174,7 +178,7 @@ fn security_context(errs: &mut ErrorList, spec: Ref<'_>, at: &Path) {
         &at.child("supplementalGroupsPolicy"),
         &["Merge", "Strict"],
     );
-    seccomp(errs, context.get(k::SECCOMP_PROFILE), &at.child("seccompProfile"));
+    profiles(errs, context, &at);
     sysctls(errs, context.get(k::SYSCTLS), &at.child("sysctls"));
     if spec.get(k::SHARE_PROCESS_NAMESPACE).bool() && spec.get(k::HOST_PID).bool() {
         errs.invalid(
@@ -215,18 +219,38 @@ pub(crate) fn identity(errs: &mut ErrorList, id: Ref<'_>, at: &Path) {
     }
 }
 
-/// A seccomp profile, of pods and containers.
-pub(crate) fn seccomp(errs: &mut ErrorList, profile: Ref<'_>, at: &Path) {
-    if !profile.is_set() {
-        return;
+/// What the kernel should filter, of pods and containers: profiles that come with the runtime, or a file of the node's.
+pub(crate) fn profiles(errs: &mut ErrorList, context: Ref<'_>, at: &Path) {
+    for (field, called) in [("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")] {
+        let (profile, at) = (context.get(field), at.child(field));
+        if !profile.is_set() {
+            continue;
+        }
+        one_of(errs, profile.get(k::TYPE), &at.child("type"), &["Localhost", "RuntimeDefault", "Unconfined"]);
+        let (local, given) = (profile.get(k::TYPE).str() == "Localhost", profile.get(k::LOCALHOST_PROFILE));
+        let at = at.child("localhostProfile");
+        match (local, given.is_set()) {
+            (true, false) => {
+                errs.required(&at, &format!("must be set when {called} type is Localhost"));
+            }
+            (false, true) => {
+                errs.invalid(&at, given, &format!("can only be set when {called} type is Localhost"));
+            }
+            _ => {}
+        }
     }
-    one_of(errs, profile.get(k::TYPE), &at.child("type"), &["Localhost", "RuntimeDefault", "Unconfined"]);
-    let (local, given) = (profile.get(k::TYPE).str() == "Localhost", profile.get(k::LOCALHOST_PROFILE));
-    let at = at.child("localhostProfile");
-    match (local, given.is_set()) {
-        (true, false) => errs.required(&at, "must be set when seccomp type is Localhost"),
-        (false, true) => errs.invalid(&at, given, "can only be set when seccomp type is Localhost"),
-        _ => {}
+}
+
+/// Annotations that mean something for the pod that `spec` is of.
+pub(crate) fn annotations(errs: &mut ErrorList, annotations: Ref<'_>, spec: Ref<'_>, at: &Path) {
+    let mirror = annotations.get(MIRROR);
+    if mirror.exists() && spec.get(k::NODE_NAME).str().is_empty() {
+        let detail = "must set spec.nodeName if mirror pod annotation is set";
+        errs.invalid(&at.key(MIRROR), mirror.str(), detail);
+    }
+    let cost = annotations.get(DELETION_COST);
+    if cost.exists() && cost.str().parse::<i32>().is_err() {
+        errs.invalid(&at.key(DELETION_COST), cost.str(), "must be a 32bit integer");
     }
 }
 

@@ -160,9 +160,33 @@ pub(crate) fn spread(errs: &mut ErrorList, list: Ref<'_>, at: &Path) {
         if domains.is_set() && domains.i64() <= 0 {
             errs.invalid(&at.child("minDomains"), domains.i64(), "must be greater than zero");
         }
+        if domains.is_set() && action.str() != "DoNotSchedule" {
+            let detail =
+                format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}", action.str());
+            errs.invalid(&at.child("minDomains"), domains.i64(), &detail);
+        }
+        label_keys(errs, c, &at);
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             none_or_one_of(errs, c.get(policy), &at.child(policy), &["Honor", "Ignore"]);
         }
         rules::label_selector(errs, c.get(k::LABEL_SELECTOR), &at.child("labelSelector"));
+    }
+}
+
+/// Labels whose values a constraint takes from the pod: each is a label, and none that the selector names itself.
+fn label_keys(errs: &mut ErrorList, constraint: Ref<'_>, at: &Path) {
+    let (keys, at) = (constraint.get(k::MATCH_LABEL_KEYS), at.child("matchLabelKeys"));
+    let selector = constraint.get(k::LABEL_SELECTOR);
+    if !keys.is_empty() && !selector.is_set() {
+        errs.forbidden(&at, "must not be specified when labelSelector is not set");
+    }
+    for (i, key) in keys.items().enumerate() {
+        let (name, at) = (key.str(), at.index(i));
+        complain(errs, &at, name, validation::qualified_name(name));
+        let named = selector.get(k::MATCH_LABELS).get(name).exists()
+            || selector.get(k::MATCH_EXPRESSIONS).items().any(|e| e.get(k::KEY).str() == name);
+        if named {
+            errs.invalid(&at, name, "exists in both matchLabelKeys and labelSelector");
+        }
     }
 }

@@ -220,11 +220,30 @@ pub(crate) fn mounts(errs: &mut ErrorList, container: Ref<'_>, volumes: Ref<'_>,
                 "subPathExpr and subPath are mutually exclusive",
             );
         }
+        mount_rules(errs, container, mount, &at);
         none_or_one_of(
             errs,
             mount.get(k::MOUNT_PROPAGATION),
             &at.child("mountPropagation"),
             &["Bidirectional", "HostToContainer", "None"],
         );
+    }
+}
+
+fn mount_rules(errs: &mut ErrorList, container: Ref<'_>, mount: Ref<'_>, at: &Path) {
+    let propagation = mount.get(k::MOUNT_PROPAGATION).str();
+    if propagation == "Bidirectional" && !container.get(k::SECURITY_CONTEXT).get(k::PRIVILEGED).bool() {
+        let detail = "Bidirectional mount propagation is available only to privileged containers";
+        errs.forbidden(&at.child("mountPropagation"), detail);
+    }
+    let (recursive, at) = (mount.get(k::RECURSIVE_READ_ONLY), at.child("recursiveReadOnly"));
+    none_or_one_of(errs, recursive, &at, &["Disabled", "Enabled", "IfPossible"]);
+    if ["Enabled", "IfPossible"].contains(&recursive.str()) {
+        if !mount.get(k::READ_ONLY).bool() {
+            errs.forbidden(&at, "may only be specified when readOnly is true");
+        }
+        if !["", "None"].contains(&propagation) {
+            errs.forbidden(&at, "may only be specified when mountPropagation is None or not specified");
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! A pod's priority follows from its class. Upstream: plugin/pkg/admission/priority.
 
+use std::sync::Arc;
+
 use apimachinery::call::BoxFuture;
 use apimachinery::gvk::GroupResource;
 use apimachinery::{Status, k};
 
 use super::{Attributes, Operation, Plugin};
-use crate::cacher::Lister;
+use crate::cacher::{Item, Lister};
 
 const CLASSES: GroupResource = GroupResource::new("scheduling.k8s.io", "priorityclasses");
 /// The classes that every cluster has.
@@ -42,6 +44,35 @@ impl Plugin for Priority {
             }
         })
     }
+
+    fn validate<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move { one_default(attributes) })
+    }
+}
+
+/// There is one default class at most.
+fn one_default(attributes: &Attributes<'_>) -> Result<(), Status> {
+    let concerns = *attributes.resource() == CLASSES && attributes.operation != Operation::Delete;
+    if !concerns || !attributes.object.get(k::GLOBAL_DEFAULT).bool() {
+        return Ok(());
+    }
+    match default_class(attributes).filter(|class| class.stored.name != attributes.name) {
+        None => Ok(()),
+        Some(other) => {
+            let name = &other.stored.name;
+            let why =
+                format!("PriorityClass {name} is already marked as default. Only one default can exist");
+            Err(attributes.forbidden(&why))
+        }
+    }
+}
+
+/// The class of pods that name none: of several the lowest.
+fn default_class(attributes: &Attributes<'_>) -> Option<Arc<Item>> {
+    let all = attributes.request.api.cacher.list(&CLASSES, "");
+    all.into_iter()
+        .filter(|class| class.doc().get(k::GLOBAL_DEFAULT).bool())
+        .min_by_key(|class| class.doc().get(k::VALUE).i64())
 }
 
 fn resolve(attributes: &mut Attributes<'_>) -> Result<(), Status> {
@@ -51,12 +82,7 @@ fn resolve(attributes: &mut Attributes<'_>) -> Result<(), Status> {
     let lister = &attributes.request.api.cacher;
     let mut policy = PREEMPTS.to_owned();
     let value = if class.is_empty() {
-        let fallback = lister
-            .list(&CLASSES, "")
-            .into_iter()
-            .filter(|c| c.doc().get(k::GLOBAL_DEFAULT).bool())
-            .min_by_key(|c| c.doc().get(k::VALUE).i64());
-        match fallback {
+        match default_class(attributes) {
             None => 0,
             Some(found) => {
                 class.clone_from(&found.stored.name);
