@@ -48,7 +48,7 @@ const IO_PATHS: &[&str] =
 pub fn run(root: &Path, update: bool) -> Result<()> {
     let sources = source::hand_written(root)?;
     let mut problems = Vec::new();
-    dependencies(root, &mut problems)?;
+    dependencies(root, &sources, &mut problems)?;
     lengths(root, &sources, update, &mut problems)?;
     for source in &sources {
         words(source, &mut problems);
@@ -62,7 +62,7 @@ pub fn run(root: &Path, update: bool) -> Result<()> {
     bail!("{} findings:\n{}", problems.len(), problems.join("\n"));
 }
 
-fn dependencies(root: &Path, problems: &mut Vec<String>) -> Result<()> {
+fn dependencies(root: &Path, sources: &[Source], problems: &mut Vec<String>) -> Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let args = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
     let out = Command::new(cargo).args(args).current_dir(root).output()?;
@@ -72,6 +72,7 @@ fn dependencies(root: &Path, problems: &mut Vec<String>) -> Result<()> {
     let ours: BTreeSet<&str> = packages.iter().filter_map(|p| p["name"].as_str()).collect();
     for package in packages {
         let name = package["name"].as_str().unwrap_or_default();
+        unused(root, package, sources, problems);
         if ["keelson", "sim"].contains(&name) {
             continue;
         }
@@ -90,6 +91,49 @@ fn dependencies(root: &Path, problems: &mut Vec<String>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Dependencies that no source of the package names.
+fn unused(root: &Path, package: &serde_json::Value, sources: &[Source], problems: &mut Vec<String>) {
+    let text = |of: &serde_json::Value, key: &str| of[key].as_str().unwrap_or_default().to_owned();
+    let manifest = PathBuf::from(text(package, "manifest_path"));
+    let dir = manifest.parent().and_then(|dir| dir.strip_prefix(root.canonicalize().ok()?).ok());
+    let Some(dir) = dir else { return };
+    let mut own: Vec<&Source> = sources.iter().filter(|s| s.path.starts_with(dir)).collect();
+    // Tests may borrow another package's modules.
+    let borrowed: Vec<PathBuf> =
+        own.iter().flat_map(|source| modules(root, source)).map(|p| plain(&p)).collect();
+    own.extend(sources.iter().filter(|s| !s.path.starts_with(dir) && borrowed.contains(&s.path)));
+    for dependency in package["dependencies"].as_array().into_iter().flatten() {
+        let name = Some(text(dependency, "rename")).filter(|n| !n.is_empty());
+        let name = name.unwrap_or_else(|| text(dependency, "name"));
+        if !own.iter().any(|source| names(&source.code, &name.replace('-', "_"))) {
+            problems.push(format!("crate {}: declares {name} and never uses it", text(package, "name")));
+        }
+    }
+}
+
+/// A path without `..`.
+fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => drop(out.pop()),
+            part => out.push(part),
+        }
+    }
+    out
+}
+
+/// Whether code says `krate::…` or `use krate`.
+fn names(code: &str, krate: &str) -> bool {
+    code.match_indices(krate).any(|(at, _)| {
+        let (before, after) = (&code[..at], &code[at + krate.len()..]);
+        let begins = !before.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | ':'));
+        let outer = before.ends_with("::") && !before.trim_end_matches("::").ends_with(char::is_alphanumeric);
+        let used = before.ends_with("use ") && after.starts_with([';', ' ']);
+        (begins || outer) && (after.starts_with("::") || used)
+    })
 }
 
 fn io(source: &Source, problems: &mut Vec<String>) {
@@ -218,7 +262,8 @@ fn modules(root: &Path, source: &Source) -> Vec<PathBuf> {
             let plain = [below.join(format!("{name}.rs")), below.join(name).join("mod.rs")];
             let path = path_attribute.take().or_else(|| plain.into_iter().find(|p| root.join(p).is_file()));
             found.extend(path);
-        } else if !line.starts_with("#[") {
+        } else if line.ends_with([';', '{', '}']) {
+            // Whatever an attribute stood before; attributes may have several lines themselves.
             path_attribute = None;
         }
     }
@@ -232,6 +277,20 @@ mod tests {
     #[test]
     fn the_tree_is_tidy() {
         run(&Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), false).unwrap();
+    }
+
+    #[test]
+    fn code_names_what_it_uses() {
+        for (code, expected) in [
+            ("use bytes::Bytes;", true),
+            ("fn f(b: &::bytes::Bytes)", true),
+            ("use bytes as b;", true),
+            ("let n = text.bytes();", false),
+            ("std::bytes::x", false),
+            ("let bytes = 1;", false),
+        ] {
+            assert_eq!(names(code, "bytes"), expected, "{code}");
+        }
     }
 
     #[test]

@@ -73,17 +73,44 @@ pub struct Panicked;
 /// [`Panicked`] when it did.
 pub async fn contain<T>(future: impl Future<Output = T> + Send) -> Result<T, Panicked> {
     let mut future = std::pin::pin!(future);
-    std::future::poll_fn(move |cx| {
-        let outer = CONTAINED.replace(true);
-        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.as_mut().poll(cx)));
-        CONTAINED.set(outer);
-        match polled {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-            Err(_) => Poll::Ready(Err(Panicked)),
-        }
+    std::future::poll_fn(move |cx| match contain_now(|| future.as_mut().poll(cx)) {
+        Ok(Poll::Pending) => Poll::Pending,
+        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+        Err(panicked) => Poll::Ready(Err(panicked)),
     })
     .await
+}
+
+/// The same for what is done at once. Whatever `work` left half done must not be used again.
+///
+/// # Errors
+/// [`Panicked`] when it did.
+pub fn contain_now<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    let outer = CONTAINED.replace(true);
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    CONTAINED.set(outer);
+    done.map_err(|_| Panicked)
+}
+
+/// How much stack [`deep`] has, in bytes; only what is used becomes memory.
+const DEEP_BYTES: usize = 64 << 20;
+
+/// Runs `work`, which recurses deeper than a task's stack allows, on a stack of its own, while the caller waits. It
+/// must not read base's clock or randomness, which a simulation keeps per thread.
+///
+/// # Panics
+/// With `work`'s own panic, or when no thread can be had.
+pub fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let contained = CONTAINED.get();
+    let work = move || {
+        CONTAINED.set(contained);
+        work()
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("deep".into()).stack_size(DEEP_BYTES);
+        let thread = thread.spawn_scoped(scope, work).expect("a thread can be had for a moment");
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// From here on every panic outside of [`contain`] ends the process: a component that dies must not leave the rest
@@ -121,6 +148,17 @@ pub async fn yield_now() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn deep_work_has_room() {
+        fn depth(n: u32) -> u32 {
+            let room = std::hint::black_box([n; 1024]);
+            if n == 0 { 0 } else { 1 + depth(n - 1).min(room[1023]) }
+        }
+        assert_eq!(deep(|| depth(2000)), 2000);
+        let bad = contain_now(|| deep(|| -> u32 { panic!("on purpose") }));
+        assert_eq!(bad, Err(Panicked));
+    }
 
     #[test]
     fn a_contained_panic_ends_its_future_only() {

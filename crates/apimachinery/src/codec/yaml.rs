@@ -40,15 +40,20 @@ pub fn parse(text: &[u8]) -> Result<Parsed, YamlError> {
     }
     let text = std::str::from_utf8(text)
         .map_err(|_| YamlError::Syntax("control characters are not allowed".into()))?;
+    // The reader recurses, and takes kilobytes for each level.
+    let Json(out) = base::task::deep(|| read(text))?;
+    Ok(json::parse(out)?)
+}
+
+fn read(text: &str) -> Result<Json, YamlError> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: json::DEPTH_MAX, max_nodes: NODES_MAX, max_documents: 1 },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: REPEATED_MAX },
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         legacy_octal_numbers: true,
     };
-    let Json(out) = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|e| YamlError::Syntax(first_line(&e.to_string())))?;
-    Ok(json::parse(out)?)
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|e| YamlError::Syntax(first_line(&e.to_string())))
 }
 
 fn first_line(words: &str) -> String {

@@ -4,6 +4,8 @@
 //! `$retainKeys`. The result is a document in no particular order: it is decoded again afterwards, as upstream does,
 //! which also finds directives in places where they mean nothing. Custom resources do not take these patches.
 //! Upstream: apimachinery pkg/util/strategicpatch.
+use base::hash::Map;
+
 use crate::doc::{self, Builder, Doc, Kind, Ref};
 use crate::schema::{self, Field, Go, TypeId};
 
@@ -11,6 +13,8 @@ const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_PREFIX: &str = "$deleteFromPrimitiveList/";
 const ORDER_PREFIX: &str = "$setElementOrder/";
+/// From how many entries on a map is looked up by an index.
+const LONG: usize = 32;
 
 /// Why a patch cannot be applied; worded as upstream.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -211,6 +215,7 @@ fn merge_map<'a>(original: Node<'a>, patch: Ref<'a>, meta: Meta) -> Result<Node<
     let mut map = original.into_map();
     retain_keys(&mut map, patch)?;
     let ordered = set_element_order(&mut map, patch, meta)?;
+    let mut map = Slots::of(map, patch);
     for (name, value) in patch.entries() {
         if name == RETAIN_KEYS || name.starts_with(ORDER_PREFIX) || ordered.contains(&name) {
             continue;
@@ -221,24 +226,97 @@ fn merge_map<'a>(original: Node<'a>, patch: Ref<'a>, meta: Meta) -> Result<Node<
         };
         merge_entry(&mut map, name, value, deletes, meta)?;
     }
-    Ok(Node::Map(map))
+    Ok(Node::Map(map.into_map()))
+}
+
+/// A map's entries while a patch changes them: found by name, and never moved.
+struct Slots<'a> {
+    entries: Vec<(&'a str, Option<Node<'a>>)>,
+    /// Where each name stands, of long maps.
+    index: Option<Map<&'a str, usize>>,
+}
+
+impl<'a> Slots<'a> {
+    fn of(map: Vec<(&'a str, Node<'a>)>, patch: Ref<'a>) -> Slots<'a> {
+        let long = map.len() > LONG || patch.entries().nth(LONG).is_some();
+        let index = long.then(|| map.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect());
+        Slots { entries: map.into_iter().map(|(name, node)| (name, Some(node))).collect(), index }
+    }
+
+    fn at(&self, name: &str) -> Option<usize> {
+        let at = match &self.index {
+            Some(index) => index.get(name).copied(),
+            None => self.entries.iter().rposition(|(n, _)| *n == name),
+        };
+        at.filter(|at| self.entries[*at].1.is_some())
+    }
+
+    fn push(&mut self, name: &'a str, node: Node<'a>) {
+        if let Some(index) = &mut self.index {
+            index.insert(name, self.entries.len());
+        }
+        self.entries.push((name, Some(node)));
+    }
+
+    fn into_map(self) -> Vec<(&'a str, Node<'a>)> {
+        self.entries.into_iter().filter_map(|(name, node)| Some((name, node?))).collect()
+    }
+}
+
+/// Where each identity stands first in a list.
+#[derive(Default)]
+struct Places<'a> {
+    texts: Map<&'a str, usize>,
+    numbers: Map<i64, usize>,
+    /// Fractions, truth values and what cannot be an identity.
+    others: Vec<(Ref<'a>, usize)>,
+}
+
+impl<'a> Places<'a> {
+    fn of(keys: &[Ref<'a>]) -> Places<'a> {
+        let mut out = Places::default();
+        for (at, key) in keys.iter().enumerate() {
+            out.add(*key, at);
+        }
+        out
+    }
+
+    fn add(&mut self, key: Ref<'a>, at: usize) {
+        match (key.opt_str(), key.opt_i64()) {
+            (Some(text), _) => {
+                self.texts.entry(text).or_insert(at);
+            }
+            (None, Some(number)) => {
+                self.numbers.entry(number).or_insert(at);
+            }
+            (None, None) => self.others.push((key, at)),
+        }
+    }
+
+    fn get(&self, key: Ref<'_>) -> Option<usize> {
+        match (key.opt_str(), key.opt_i64()) {
+            (Some(text), _) => self.texts.get(text).copied(),
+            (None, Some(number)) => self.numbers.get(&number).copied(),
+            (None, None) => self.others.iter().find(|(k, _)| k.same(key)).map(|(_, at)| *at),
+        }
+    }
 }
 
 fn merge_entry<'a>(
-    map: &mut Vec<(&'a str, Node<'a>)>,
+    map: &mut Slots<'a>,
     name: &'a str,
     value: Ref<'a>,
     deletes: bool,
     meta: Meta,
 ) -> Result<(), StrategicError> {
-    let at = map.iter().position(|(n, _)| *n == name);
+    let at = map.at(name);
     if !value.is_set() {
         if let Some(at) = at {
-            map.remove(at);
+            map.entries[at].1 = None;
         }
         return Ok(());
     }
-    let merged = match at.map(|at| &map[at].1) {
+    let merged = match at.and_then(|at| map.entries[at].1.as_ref()) {
         Some(old) if old.kind() == value.kind() => match value.kind() {
             Kind::Object => {
                 let (ty, field) = meta.entry(name)?;
@@ -259,9 +337,8 @@ fn merge_entry<'a>(
         _ => clean(value, true),
     };
     match (at, merged) {
-        (Some(at), Some(node)) => map[at].1 = node,
-        (Some(at), None) => drop(map.remove(at)),
-        (None, Some(node)) => map.push((name, node)),
+        (Some(at), node) => map.entries[at].1 = node,
+        (None, Some(node)) => map.push(name, node),
         (None, None) => {}
     }
     Ok(())
@@ -381,17 +458,18 @@ fn merge_list_field<'a>(
     match element_kind(&old, &new)? {
         Kind::Object => merge_maps(old, new, list),
         _ if deletes => {
-            let gone = keys(&new, None)?;
-            Ok(old.into_iter().filter(|i| i.identity(None).is_ok_and(|i| !has(&gone, i))).collect())
+            let gone = Places::of(&keys(&new, None)?);
+            let stays = |item: &Node<'_>| item.identity(None).is_ok_and(|i| gone.get(i).is_none());
+            Ok(old.into_iter().filter(stays).collect())
         }
         _ => {
             let (server, order) = (keys(&old, None)?, keys(&new, None)?);
             let mut merged: Vec<Node<'a>> = Vec::new();
-            let mut seen = Vec::new();
+            let mut seen = Places::default();
             for item in old.into_iter().chain(new) {
                 let identity = item.identity(None)?;
-                if !has(&seen, identity) {
-                    seen.push(identity);
+                if seen.get(identity).is_none() {
+                    seen.add(identity, merged.len());
                     merged.push(item);
                 }
             }
@@ -426,12 +504,16 @@ fn merge_maps<'a>(
     }
     let server = keys(&old, Some(merge_key))?;
     let mut order = Vec::new();
+    let mut places = Places::of(&server);
     for item in plain {
         let identity = Node::Ref(item).identity(Some(merge_key))?;
         order.push(identity);
-        match old.iter().position(|i| i.entry(merge_key).is_some_and(|k| k.same(identity))) {
+        match places.get(identity) {
             Some(at) => old[at] = merge_map(old[at].clone(), item, list.item)?,
-            None => old.push(Node::Ref(item)),
+            None => {
+                places.add(identity, old.len());
+                old.push(Node::Ref(item));
+            }
         }
     }
     in_order(old, &order, &server, Some(merge_key))
@@ -445,13 +527,13 @@ fn in_order<'a>(
     server: &[Ref<'a>],
     merge_key: Option<&'static str>,
 ) -> Result<Vec<Node<'a>>, StrategicError> {
-    let place = |list: &[Ref<'a>], key: Ref<'a>| list.iter().position(|k| k.same(key));
+    let (order, server) = (Places::of(order), Places::of(server));
     let (mut patched, mut kept) = (Vec::new(), Vec::new());
     for item in items {
         let key = item.identity(merge_key)?;
-        match place(order, key) {
+        match order.get(key) {
             Some(at) => patched.push((at, key, item)),
-            None => kept.push((place(server, key).unwrap_or(usize::MAX), key, item)),
+            None => kept.push((server.get(key).unwrap_or(usize::MAX), key, item)),
         }
     }
     patched.sort_by_key(|(at, ..)| *at);
@@ -463,14 +545,10 @@ fn in_order<'a>(
             (None, None) => return Ok(out),
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some((at, ..)), Some((_, key, _))) => place(server, *key).is_some_and(|other| *at < other),
+            (Some((at, ..)), Some((_, key, _))) => server.get(*key).is_some_and(|other| *at < other),
         };
         out.extend(if kept_first { kept.next() } else { patched.next() }.map(|(.., item)| item));
     }
-}
-
-fn has(keys: &[Ref<'_>], key: Ref<'_>) -> bool {
-    keys.iter().any(|k| k.same(key))
 }
 
 fn keys<'a>(items: &[Node<'a>], merge_key: Option<&'static str>) -> Result<Vec<Ref<'a>>, StrategicError> {
