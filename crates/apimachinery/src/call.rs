@@ -180,6 +180,7 @@ pub struct Options {
     /// `PATCH`'s content type is in the body; delete's options may come in the body, which wins.
     pub grace_period_seconds: Option<i64>,
     pub propagation_policy: Option<String>,
+    pub orphan_dependents: Option<bool>,
     /// Everything as it was sent, decoded, for `log`, `exec` and proxies.
     pub query: Vec<(String, String)>,
 }
@@ -272,6 +273,9 @@ pub struct Wire {
     pub user_agent: String,
     /// Headers that proxies pass on and impersonation reads, names in lower case. Credentials are not among them.
     pub headers: Vec<(String, String)>,
+    /// What is wrong with the request's head or body. Told once the caller is known and allowed: strangers learn
+    /// nothing, and audit hears of it.
+    pub fault: Option<Status>,
     /// The connection, for protocols that take it over (exec, port-forward, a node's tunnel).
     pub upgrade: Option<Box<dyn Upgrade>>,
 }

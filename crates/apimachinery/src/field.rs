@@ -87,9 +87,14 @@ impl ErrorList {
 
     /// A value that is none of those supported.
     pub fn not_supported(&mut self, at: &Path, value: &str, supported: &[&str]) {
+        self.not_supported_as(at, &format!("{value:?}"), supported);
+    }
+
+    /// The same for a value that is no string, in Go's notation.
+    pub fn not_supported_as(&mut self, at: &Path, shown: &str, supported: &[&str]) {
         let mut sorted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         sorted.sort();
-        let message = format!("Unsupported value: {value:?}: supported values: {}", sorted.join(", "));
+        let message = format!("Unsupported value: {shown}: supported values: {}", sorted.join(", "));
         self.add("FieldValueNotSupported", at, message);
     }
 

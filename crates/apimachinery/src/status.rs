@@ -34,6 +34,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// How long to wait before asking again; 0 is unsaid.
     pub retry_after_seconds: u32,
+    /// Where a list that cannot go on as it began may go on all the same; in the status's own metadata.
+    pub continue_: String,
 }
 
 /// One cause of a [`Status`].
@@ -136,15 +138,24 @@ impl Status {
         .about(resource, "")
     }
 
+    /// 405: no route takes this method.
+    pub fn method_not_allowed() -> Status {
+        Status::new(
+            405,
+            "MethodNotAllowed",
+            "the server does not allow this method on the requested resource",
+        )
+    }
+
     /// 406: no answer in a form that the client takes.
     pub fn not_acceptable(accepted: &str) -> Status {
         Status::new(406, "NotAcceptable", format!("only the following media types are accepted: {accepted}"))
     }
 
     /// 415: a body in a form that is not understood.
-    pub fn unsupported_media_type(given: &str, accepted: &str) -> Status {
+    pub fn unsupported_media_type(accepted: &str) -> Status {
         let message = format!(
-            "the body of the request was in an unknown format - accepted media types include: {accepted} (was {given:?})"
+            "the body of the request was in an unknown format - accepted media types include: {accepted}"
         );
         Status::new(415, "UnsupportedMediaType", message)
     }
@@ -156,7 +167,7 @@ impl Status {
 
     /// 413: too large.
     pub fn too_large(why: impl Into<String>) -> Status {
-        Status::new(413, "RequestEntityTooLarge", why)
+        Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {}", why.into()))
     }
 
     /// 429: later, please.
@@ -179,6 +190,15 @@ impl Status {
     /// 504: it took too long.
     pub fn timeout(why: impl Into<String>) -> Status {
         Status::new(504, "Timeout", format!("Timeout: {}", why.into()))
+    }
+
+    /// 504: that revision has not come; it may be asked for again soon.
+    pub fn too_large_revision(revision: u64, current: u64) -> Status {
+        let why = format!("Too large resource version: {revision}, current: {current}");
+        let mut status =
+            Status::timeout(why).cause("ResourceVersionTooLarge", "Too large resource version", "");
+        status.details.retry_after_seconds = 1;
+        status
     }
 
     /// The same in other words, with nothing said of what it concerns.
@@ -225,7 +245,8 @@ impl Status {
         let mut out = doc!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code });
         let d = &*self.details;
-        if *d != Details::default() {
+        out.edit().at(k::METADATA).set_opt(k::CONTINUE, (!d.continue_.is_empty()).then_some(&d.continue_));
+        if (Details { continue_: String::new(), ..d.clone() }) != Details::default() {
             let mut at = out.edit().at(k::DETAILS);
             for (key, value) in
                 [(k::NAME, &d.name), (k::GROUP, &d.group), (k::KIND, &d.kind), (k::UID, &d.uid)]
@@ -233,8 +254,9 @@ impl Status {
                 at.set_opt(key, (!value.is_empty()).then_some(value));
             }
             for cause in &d.causes {
-                let cause = doc!({ "reason": cause.reason, "message": cause.message, "field": cause.field });
-                at.reborrow().list(k::CAUSES).push(cause);
+                let mut shown = doc!({ "reason": cause.reason, "message": cause.message });
+                shown.edit().set_opt(k::FIELD, (!cause.field.is_empty()).then_some(&cause.field));
+                at.reborrow().list(k::CAUSES).push(shown);
             }
             at.set_opt(k::RETRY_AFTER_SECONDS, (d.retry_after_seconds > 0).then_some(d.retry_after_seconds));
         }
@@ -277,6 +299,7 @@ impl Status {
         out.details.uid = details.get(k::UID).str().to_owned();
         out.details.retry_after_seconds =
             u32::try_from(details.get(k::RETRY_AFTER_SECONDS).i64()).unwrap_or(0);
+        out.details.continue_ = status.get(k::METADATA).get(k::CONTINUE).str().to_owned();
         for cause in details.get(k::CAUSES).items() {
             out =
                 out.cause(cause.get(k::REASON).str(), cause.get(k::MESSAGE).str(), cause.get(k::FIELD).str());

@@ -5,57 +5,68 @@
 
 use std::sync::Arc;
 
-use apimachinery::call::{Reply, Target, User, Verb};
+use apimachinery::call::{Reply, Target};
 use apimachinery::{Call, Status};
 use tokio::sync::oneshot;
 
+use crate::authorization::{self, Decision};
 use crate::endpoints::{self, Request};
-use crate::filters::{audit, impersonation, request_info};
-use crate::{Api, authentication, authorization};
+use crate::filters::record::{Record, faulty};
+use crate::filters::{impersonation, request_info};
+use crate::{Api, authentication};
 
 /// Answers a call.
 pub async fn handle(api: &Arc<Api>, call: Call) -> Reply {
+    let mut record = Record::new(api, &call);
     // A panic is one request's end, not the server's.
-    match base::task::contain(line(api, call)).await {
+    let reply = match base::task::contain(line(api, call, &mut record)).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(status)) => Reply::Status(status),
-        Err(_) => Reply::Status(panicked()),
+        Err(_) => {
+            record.panicked();
+            Reply::Status(faulty())
+        }
+    };
+    record.answered(reply)
+}
+
+async fn line(api: &Arc<Api>, mut call: Call, record: &mut Record) -> Result<Reply, Status> {
+    let user = Arc::new(authentication::authenticate(&api.authentication, &call).await?);
+    record.known(&user);
+    let user = match impersonation::effective(&user, &call.wire, &api.authorization)? {
+        Some(other) => {
+            let other = Arc::new(other);
+            record.acts_as(&other);
+            other
+        }
+        None => user,
+    };
+    let place = api.flow.admit(&call, &user)?;
+    let asked = request_info::attributes(&call, &user);
+    let decision = authorization::decide(&api.authorization, &asked);
+    record.decided(&decision);
+    if let Decision::Deny(why) | Decision::NoOpinion(why) = &decision {
+        return Err(authorization::forbidden(&asked, why));
     }
-}
-
-fn panicked() -> Status {
-    Status::internal("the request could not be served because of a fault in the server")
-}
-
-async fn line(api: &Arc<Api>, call: Call) -> Result<Reply, Status> {
-    let user = authentication::authenticate(&api.authentication, &call).await?;
-    let user = impersonation::effective(user, &call.wire, &api.authorization)?;
-    let asked = Asked::of(&call);
-    let reply = allowed(api, call, &user).await;
-    let reply = reply.unwrap_or_else(Reply::Status);
-    for sink in &api.audit {
-        sink.done(&asked.attributes(&user), audit::code(&reply));
+    if let Some(fault) = call.wire.fault.take() {
+        return Err(fault);
     }
-    Ok(reply)
-}
-
-async fn allowed(api: &Arc<Api>, call: Call, user: &User) -> Result<Reply, Status> {
-    let place = api.flow.admit(&call, user)?;
-    authorization::authorize(&api.authorization, &request_info::attributes(&call, user))?;
-    let reply = match &call.target {
-        Target::Path(path) => at_path(api, path, &call).await?,
-        Target::Resource(_) if call.verb.is_mutating() => {
-            let request = Request::new(api, call, user)?;
+    match &call.target {
+        Target::Path(path) => at_path(api, path, &call).await,
+        Target::Resource(_) => {
+            let mutating = call.verb.is_mutating();
+            let request = Request::new(api, call, user, record.annotations.clone())?;
+            if !mutating {
+                return endpoints::serve(request).await;
+            }
             to_its_end(async move {
                 let reply = endpoints::serve(request).await;
                 drop(place);
                 reply
             })
-            .await?
+            .await
         }
-        Target::Resource(_) => endpoints::serve(Request::new(api, call, user)?).await?,
-    };
-    Ok(reply)
+    }
 }
 
 async fn at_path(api: &Arc<Api>, path: &str, call: &Call) -> Result<Reply, Status> {
@@ -77,62 +88,5 @@ async fn to_its_end(
         }
     })
     .detach();
-    result.await.unwrap_or_else(|_| Err(panicked()))
-}
-
-/// What audit says of a call, which is used up by then.
-struct Asked {
-    verb: &'static str,
-    target: Target,
-}
-
-impl Asked {
-    fn of(call: &Call) -> Asked {
-        let nobody = User::default();
-        Asked { verb: static_verb(request_info::attributes(call, &nobody).verb), target: call.target.clone() }
-    }
-
-    fn attributes<'a>(&'a self, user: &'a User) -> authorization::Attributes<'a> {
-        let empty = authorization::Attributes {
-            user,
-            verb: self.verb,
-            group: "",
-            version: "",
-            resource: "",
-            subresource: "",
-            namespace: "",
-            name: "",
-            path: "",
-        };
-        match &self.target {
-            Target::Path(path) => authorization::Attributes { path, ..empty },
-            Target::Resource(t) => authorization::Attributes {
-                group: &t.gvr.group,
-                version: &t.gvr.version,
-                resource: &t.gvr.resource,
-                subresource: &t.subresource,
-                namespace: &t.namespace,
-                name: &t.name,
-                ..empty
-            },
-        }
-    }
-}
-
-fn static_verb(verb: &str) -> &'static str {
-    const ALL: [Verb; 8] = [
-        Verb::Get,
-        Verb::List,
-        Verb::Watch,
-        Verb::Create,
-        Verb::Update,
-        Verb::Patch,
-        Verb::Delete,
-        Verb::DeleteCollection,
-    ];
-    ALL.iter()
-        .map(|v| v.as_str())
-        .chain(["post", "put", "head", "options"])
-        .find(|v| *v == verb)
-        .unwrap_or("get")
+    result.await.unwrap_or_else(|_| Err(faulty()))
 }

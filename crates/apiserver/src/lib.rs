@@ -15,6 +15,7 @@ pub mod endpoints;
 pub mod filters;
 pub mod handler;
 pub mod kinds;
+pub mod metrics;
 pub mod openapi;
 pub mod paths;
 pub mod registry;
@@ -50,6 +51,8 @@ pub struct Api {
     pub admission: Vec<Box<dyn admission::Plugin>>,
     /// What is told of every request.
     pub audit: Vec<Box<dyn filters::audit::Sink>>,
+    /// What is measured.
+    pub metrics: metrics::Metrics,
     /// How many requests may be under way.
     pub flow: filters::flow::Flow,
     /// Paths that are no resources.
@@ -74,7 +77,8 @@ pub trait Connect: Send + Sync {
     /// Whether it serves this kind's subresource of that name; empty for the resource itself.
     fn serves(&self, kind: &api::Kind, subresource: &str) -> bool;
 
-    /// The answer. The request has been authenticated and authorised; it has not been admitted.
+    /// The answer. The request has been authenticated and authorised, and what connects has been admitted; what is
+    /// created to ask something admits what it reads (`connect::asked`).
     fn answer(&self, request: Request) -> BoxFuture<'static, Reply>;
 }
 

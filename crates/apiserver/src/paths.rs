@@ -7,13 +7,14 @@ use apimachinery::{Call, Doc, Reply, Status};
 
 use crate::tokens::Tokens;
 use crate::tunnel::{self, Tunnels};
-use crate::{Api, PathHandler, discovery, openapi, version};
+use crate::{Api, PathHandler, discovery, metrics, openapi, version};
 
 /// All of them. `external_url` is where clients outside reach this server, for token issuer discovery.
 pub fn handlers(tokens: Arc<Tokens>, tunnels: Tunnels, external_url: String) -> Vec<Box<dyn PathHandler>> {
     vec![
         Box::new(Health),
         Box::new(Version),
+        Box::new(metrics::Path),
         Box::new(discovery::Discovery),
         Box::new(openapi::OpenApi::default()),
         Box::new(Issuer { tokens, external_url }),
@@ -163,9 +164,16 @@ impl PathHandler for Root {
                 paths.push(format!("/apis/{group}"));
                 paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
             }
-            for fixed in
-                ["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
-            {
+            for fixed in [
+                "/healthz",
+                "/livez",
+                "/metrics",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/openid/v1/jwks",
+                "/readyz",
+                "/version",
+            ] {
                 paths.push(fixed.into());
             }
             paths.sort_unstable();

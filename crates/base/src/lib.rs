@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod hash;
 pub mod io;
+pub mod metrics;
 pub mod rand;
 pub mod sim;
 pub mod task;

@@ -60,6 +60,7 @@ async fn start() -> World {
         authorization: vec![Box::new(authorization::rbac::Rbac::new(cacher.clone()))],
         admission: admission::plugins(),
         audit: vec![Box::new(filters::audit::Log)],
+        metrics: Default::default(),
         flow: filters::flow::Flow::default(),
         paths: Vec::new(),
         connect: Vec::new(),

@@ -296,6 +296,7 @@ async fn api(pki: &Pki, trust: &Trust, cluster: &Cluster, store: Arc<dyn Store>)
         authorization: vec![Box::new(Node::new(lister.clone())), Box::new(rbac.clone())],
         admission: apiserver::admission::plugins(),
         audit: vec![Box::new(apiserver::filters::audit::Log)],
+        metrics: Default::default(),
         flow: apiserver::filters::flow::Flow::default(),
         paths: apiserver::paths::handlers(tokens.clone(), tunnels.clone(), url),
         connect: apiserver::connect::connectors(tokens, accounts, rbac, tunnels),

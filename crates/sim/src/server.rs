@@ -95,6 +95,7 @@ pub async fn start(disk: SimDisk, history: Arc<History>) -> anyhow::Result<Serve
         authorization: vec![Box::new(Node::new(lister)), Box::new(rbac.clone())],
         admission: apiserver::admission::plugins(),
         audit: Vec::new(),
+        metrics: Default::default(),
         flow: Flow::default(),
         paths: apiserver::paths::handlers(tokens.clone(), tunnels.clone(), URL.to_owned()),
         connect: apiserver::connect::connectors(tokens, accounts, rbac, tunnels),

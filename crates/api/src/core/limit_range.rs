@@ -43,6 +43,10 @@ fn defaults(doc: &mut Doc) {
 struct LimitRange;
 
 impl Strategy for LimitRange {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn validate(&self, _op: &Op<'_>, new: &Doc, _old: Option<&Doc>, errs: &mut ErrorList) {
         let mut seen: Vec<&str> = Vec::new();
         for (i, item) in new.get(k::SPEC).get(k::LIMITS).items().enumerate() {

@@ -62,7 +62,7 @@ fn ranges(attributes: &Attributes<'_>) -> Vec<Arc<Item>> {
         Operation::Update => {
             attributes.is_core("pods", "resize") || attributes.is_core("persistentvolumeclaims", "")
         }
-        Operation::Delete => false,
+        Operation::Delete | Operation::Connect => false,
     };
     let deleting = |old: &Doc| old.get(k::METADATA).get(k::DELETION_TIMESTAMP).is_set();
     if !supported || attributes.old.is_some_and(deleting) {

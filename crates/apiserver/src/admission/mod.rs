@@ -7,15 +7,16 @@
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
-pub mod node_restriction;
+mod node_restriction;
 mod priority;
 mod rbac_escalation;
 mod resource_quota;
 mod service_account;
 
-use apimachinery::call::BoxFuture;
+use api::SubKind;
+use apimachinery::call::{BoxFuture, User, Verb};
 use apimachinery::gvk::GroupResource;
-use apimachinery::{Doc, Status};
+use apimachinery::{Doc, Status, doc};
 
 use crate::Api;
 use crate::endpoints::Request;
@@ -28,6 +29,7 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+    Connect,
 }
 
 /// What is to be admitted. Documents are of the stored version.
@@ -36,7 +38,7 @@ pub struct Attributes<'a> {
     pub request: &'a Request,
     /// What is being done; patches are updates.
     pub operation: Operation,
-    /// The object as it is to be; as it is, for deletes.
+    /// The object as it is to be; as it is, for deletes; the options, for what connects.
     pub object: Doc,
     /// The object as it is; `None` on create.
     pub old: Option<&'a Doc>,
@@ -46,7 +48,38 @@ pub struct Attributes<'a> {
     pub warnings: Vec<String>,
 }
 
-impl Attributes<'_> {
+impl<'a> Attributes<'a> {
+    /// What is to be admitted, without warnings yet.
+    pub fn new(
+        request: &'a Request,
+        operation: Operation,
+        object: Doc,
+        old: Option<&'a Doc>,
+        name: &'a str,
+    ) -> Attributes<'a> {
+        Attributes { request, operation, object, old, name, warnings: Vec::new() }
+    }
+
+    /// The part of the object that is addressed; empty for the object itself.
+    pub fn subresource(&self) -> &'a str {
+        &self.request.target.subresource
+    }
+
+    /// Who asks.
+    pub fn user(&self) -> &'a User {
+        &self.request.user
+    }
+
+    /// Whether nothing will be written: a plugin must not have effects of its own then.
+    pub fn is_dry_run(&self) -> bool {
+        self.request.options.dry_run
+    }
+
+    /// Tells audit something under the plugin's own name: `<plugin>/<key>`.
+    pub fn note(&self, key: String, value: String) {
+        self.request.annotations.note(key, value);
+    }
+
     /// The resource.
     pub fn resource(&self) -> &GroupResource {
         &self.request.kind.storage
@@ -105,6 +138,49 @@ pub fn plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(default_toleration_seconds::DefaultTolerationSeconds),
         Box::new(resource_quota::ResourceQuota),
     ]
+}
+
+/// Lets every plugin change and look at what is not stored: what was created to ask something.
+///
+/// # Errors
+/// The first refusal.
+pub async fn asked(request: &Request, object: Doc) -> Result<Doc, Status> {
+    request.api.cacher.catch_up().await?;
+    let mut attributes = Attributes::new(request, Operation::Create, object, None, &request.target.name);
+    admit(&request.api, &mut attributes).await?;
+    validate(&request.api, &attributes).await?;
+    Ok(attributes.object)
+}
+
+/// Lets every plugin look at what connects. Reading a log is a read and passes none, as upstream.
+///
+/// # Errors
+/// The first refusal.
+pub async fn connect(request: &Request) -> Result<(), Status> {
+    use SubKind::{Attach, Exec, PortForward, Proxy};
+    let Some(sub) = request.sub().filter(|s| matches!(s.does, Attach | Exec | PortForward | Proxy)) else {
+        return Ok(());
+    };
+    debug_assert_eq!(request.verb, Verb::Connect, "only what connects addresses these");
+    request.api.cacher.catch_up().await?;
+    let mut options = doc!({ "kind": sub.kind, "apiVersion": sub.group_version(request.gv()).to_string() });
+    for (name, value) in &request.options.query {
+        // A command is a list of its words.
+        match name.as_str() {
+            "command" => {
+                options.edit().list(name).push(value);
+            }
+            "stdin" | "stdout" | "stderr" | "tty" => {
+                options.edit().set(name, !matches!(value.as_str(), "false" | "0"));
+            }
+            _ => {
+                options.edit().set(name, value);
+            }
+        }
+    }
+    let mut attributes = Attributes::new(request, Operation::Connect, options, None, &request.target.name);
+    admit(&request.api, &mut attributes).await?;
+    validate(&request.api, &attributes).await
 }
 
 /// Lets every plugin change the object.

@@ -6,7 +6,6 @@ use apimachinery::{Doc, Ref, Status, k};
 
 use super::{Attributes, Operation, Plugin};
 use crate::cacher::Lister;
-use crate::endpoints::Request;
 
 const PODS: GroupResource = GroupResource::new("", "pods");
 
@@ -43,12 +42,6 @@ impl Plugin for NodeRestriction {
     fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move { check(attributes) })
     }
-
-    fn validate<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(
-            async move { if attributes.operation == Operation::Delete { check(attributes) } else { Ok(()) } },
-        )
-    }
 }
 
 /// The node that asks, if it is one; a node without a name has no rights at all.
@@ -75,23 +68,17 @@ fn check(attributes: &Attributes<'_>) -> Result<(), Status> {
             own_pod(attributes, node, "can only evict pods with spec.nodeName set to itself")
         }
         ("", "nodes", _) => own_node(attributes, node),
+        ("", "serviceaccounts", "token") => token(attributes, node),
         ("coordination.k8s.io", "leases", _) => lease(attributes, node),
         _ => Ok(()),
     }
 }
 
-/// A node asks for tokens of its own pods only, bound to them, and for the audiences that their volumes name; `spec`
-/// is the TokenRequest's. Token requests are not stored, so that their handler asks here.
-///
-/// # Errors
-/// 403 for a node that asks for any other token.
-pub fn check_token(request: &Request, spec: Ref<'_>) -> Result<(), Status> {
+/// A node asks for tokens of its own pods only, bound to them, and for the audiences that their volumes name.
+fn token(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
+    let (request, spec) = (attributes.request, attributes.object.get(k::SPEC));
     let reference = spec.get("boundObjectRef");
-    if !request.user.groups.iter().any(|g| g == "system:nodes") {
-        return Ok(());
-    }
-    let node = request.user.name.strip_prefix("system:node:").unwrap_or("");
-    let refuse = |why: String| Err(Status::forbidden(&request.kind.storage, &request.target.name, &why));
+    let refuse = |why: String| Err(attributes.forbidden(&why));
     let (name, uid) = (reference.get(k::NAME).str(), reference.get(k::UID).str());
     if reference.get(k::KIND).str() != "Pod" || name.is_empty() {
         return refuse("node requested token not bound to a pod".into());
@@ -108,7 +95,7 @@ pub fn check_token(request: &Request, spec: Ref<'_>) -> Result<(), Status> {
             "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
         ));
     }
-    if node.is_empty() || node_name(&pod) != node {
+    if node_name(&pod) != node {
         return refuse("node requested token bound to a pod scheduled on a different node".into());
     }
     let audiences = spec.get(k::AUDIENCES);
@@ -157,7 +144,9 @@ fn pod(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
         Operation::Delete => {
             own_pod(attributes, node, "can only delete pods with spec.nodeName set to itself")
         }
-        Operation::Update => Err(refuse(attributes, &format!("node {node:?} cannot update pods"))),
+        Operation::Update | Operation::Connect => {
+            Err(refuse(attributes, &format!("node {node:?} cannot update pods")))
+        }
         Operation::Create => {
             if !new.get(k::METADATA).get(k::ANNOTATIONS).get(MIRROR).exists() {
                 return Err(refuse(

@@ -98,16 +98,14 @@ fn binding(attributes: &Attributes<'_>) -> Result<(), Status> {
 }
 
 fn may(attributes: &Attributes<'_>, verb: &str, resource: &str, name: &str) -> bool {
+    let user = &attributes.request.user;
     let asked = authorization::Attributes {
-        user: &attributes.request.user,
-        verb,
         group: GROUP,
         version: "v1",
         resource,
-        subresource: "",
         namespace: attributes.namespace(),
         name,
-        path: "",
+        ..authorization::Attributes::of(user, verb)
     };
     matches!(decide(&attributes.request.api.authorization, &asked), Decision::Allow(_))
 }

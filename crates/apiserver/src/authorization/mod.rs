@@ -9,6 +9,7 @@ pub mod rbac;
 use apimachinery::Status;
 use apimachinery::call::User;
 use apimachinery::gvk::GroupResource;
+use apimachinery::selector::FieldSelector;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +32,35 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     /// The path, where it is no resource; else empty.
     pub path: &'a str,
+    /// What a collection's labels are narrowed to, as it was sent; it may make no sense.
+    pub label_selector: &'a str,
+    /// The same of fields.
+    pub field_selector: &'a str,
 }
 
-impl Attributes<'_> {
+impl<'a> Attributes<'a> {
+    /// Nothing but who asks and what for.
+    pub fn of(user: &'a User, verb: &'a str) -> Attributes<'a> {
+        Attributes {
+            user,
+            verb,
+            group: "",
+            version: "",
+            resource: "",
+            subresource: "",
+            namespace: "",
+            name: "",
+            path: "",
+            label_selector: "",
+            field_selector: "",
+        }
+    }
+
+    /// Whether only objects whose field has this value are asked for.
+    pub fn demands(&self, field: &str, value: &str) -> bool {
+        FieldSelector::parse(self.field_selector).is_ok_and(|s| s.requires(field) == Some(value))
+    }
+
     /// Whether a resource is asked for, and not another path.
     pub fn is_resource(&self) -> bool {
         !self.resource.is_empty()

@@ -31,11 +31,17 @@ impl Node {
         let read = matches!(a.verb, "get" | "list" | "watch");
         match (a.group, a.resource, a.subresource) {
             // Which names and fields a node may write is NodeRestriction's to check.
+            // A list or watch has the name that its selector demands.
             ("", "nodes", "") => {
-                matches!(a.verb, "create") || read || (matches!(a.verb, "update" | "patch") && a.name == node)
+                a.verb == "create" || (read || matches!(a.verb, "update" | "patch")) && a.name == node
             }
             ("", "nodes", "status") => matches!(a.verb, "update" | "patch") && a.name == node,
-            ("", "pods", "") => read || matches!(a.verb, "create" | "delete"),
+            ("", "pods", "") => match a.verb {
+                "create" | "delete" => true,
+                "get" => self.is_own(node, a),
+                "list" | "watch" => a.demands("spec.nodeName", node),
+                _ => false,
+            },
             ("", "pods", "status") => matches!(a.verb, "update" | "patch"),
             ("", "pods", "eviction") => a.verb == "create",
             ("", "services", "") => read,
@@ -59,6 +65,11 @@ impl Node {
             | ("authorization.k8s.io", "subjectaccessreviews", "") => a.verb == "create",
             _ => false,
         }
+    }
+
+    fn is_own(&self, node: &str, a: &Attributes<'_>) -> bool {
+        let pod = self.lister.get(&PODS, a.namespace, a.name);
+        pod.is_some_and(|item| item.doc().get(k::SPEC).get(k::NODE_NAME).str() == node)
     }
 
     fn refers(
@@ -128,15 +139,11 @@ mod tests {
     fn pods_name_their_secrets_in_many_places() {
         let user = User::new("system:node:n", &["system:nodes"]);
         let ask = |resource, name| Attributes {
-            user: &user,
-            verb: "get",
-            group: "",
             version: "v1",
             resource,
-            subresource: "",
             namespace: "a",
             name,
-            path: "",
+            ..Attributes::of(&user, "get")
         };
         let spec = doc!({
             "volumes": [{ "name": "v", "secret": { "secretName": "in-volume" } }, { "name": "p", "projected": { "sources": [{ "configMap": { "name": "kube-root-ca.crt" } }] } }],

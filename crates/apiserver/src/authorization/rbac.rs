@@ -232,7 +232,15 @@ mod tests {
     fn ask<'a>(user: &'a User, verb: &'a str, resource: &'a str, name: &'a str) -> Attributes<'a> {
         let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
         let (resource, path) = if resource.is_empty() { ("", name) } else { (resource, "") };
-        Attributes { user, verb, group: "", version: "v1", resource, subresource, namespace: "a", name, path }
+        Attributes {
+            version: "v1",
+            resource,
+            subresource,
+            namespace: "a",
+            name,
+            path,
+            ..Attributes::of(user, verb)
+        }
     }
 
     fn rule(verbs: &str, resources: &str, names: &str, paths: &str) -> Rule {

@@ -213,6 +213,16 @@ impl Collection {
         (items, registration, revision)
     }
 
+    /// How many objects there are.
+    pub fn count(&self) -> usize {
+        self.lock().items.len()
+    }
+
+    /// How many watches have not ended.
+    pub fn watchers(&self) -> usize {
+        self.lock().watchers.values().flatten().filter(|w| !w.is_closed()).count()
+    }
+
     /// How many bytes the present objects take, about, and how many there are.
     pub fn size(&self) -> (usize, usize) {
         let state = self.lock();

@@ -29,7 +29,7 @@ pub use item::{Item, Selection};
 pub const PREFIX: &str = "/registry/";
 /// How many keys are read at once while filling.
 const PAGE: usize = 1000;
-/// How long a read waits for the cache to reach a revision.
+/// How long a read waits for the cache to reach a revision; upstream's number.
 const WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// The cache of all kinds.
@@ -99,13 +99,7 @@ impl Cacher {
         match base::time::timeout(WAIT_MAX, reached.wait_for(|r| *r >= revision)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Status::unavailable("the server is shutting down")),
-            Err(_) => {
-                let status = Status::timeout(format!(
-                    "Too large resource version: {revision}, current: {}",
-                    self.reached()
-                ));
-                Err(status.cause("ResourceVersionTooLarge", "Too large resource version", ""))
-            }
+            Err(_) => Err(Status::too_large_revision(revision, self.reached())),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::authorization::rbac::Rbac;
 use crate::endpoints::decode::{self, Expected};
 use crate::tokens::Tokens;
 use crate::tunnel::Tunnels;
-use crate::{Connect, Request};
+use crate::{Connect, Request, admission};
 
 /// All of them.
 pub fn connectors(
@@ -30,13 +30,14 @@ pub fn connectors(
     ]
 }
 
-/// What a client created to ask something, decoded by the rules of its kind.
-fn asked(request: &Request, group: &str, version: &str, kind: &str) -> Result<Doc, Status> {
+/// What a client created to ask something, decoded by the rules of its kind and admitted.
+async fn asked(request: &Request, group: &str, version: &str, kind: &str) -> Result<Doc, Status> {
     let schema = apimachinery::schema::kind(group, version, kind)
         .ok_or_else(|| Status::internal(format!("{kind} is missing in the schema table")))?;
     let gv = GroupVersion { group: group.to_owned().into(), version: version.to_owned().into() };
     let expected = Expected { kind, gv: &gv, schema };
-    decode::object(&request.body, &expected, request.options.field_validation, &mut Vec::new())
+    let object = decode::object(&request.body, &expected, request.options.field_validation, &mut Vec::new())?;
+    admission::asked(request, object).await
 }
 
 fn created(doc: Doc) -> Reply {

@@ -35,11 +35,11 @@ impl Connect for Reviews {
         let (accounts, rbac) = (Arc::clone(&self.accounts), Arc::clone(&self.rbac));
         Box::pin(async move {
             let answered = match request.kind.kind.as_ref() {
-                "TokenReview" => token(&request, &accounts),
-                "SelfSubjectReview" => self_subject(&request),
-                "SelfSubjectRulesReview" => rules(&request, &rbac),
-                "SelfSubjectAccessReview" => access(&request, true),
-                "SubjectAccessReview" | "LocalSubjectAccessReview" => access(&request, false),
+                "TokenReview" => token(&request, &accounts).await,
+                "SelfSubjectReview" => self_subject(&request).await,
+                "SelfSubjectRulesReview" => rules(&request, &rbac).await,
+                "SelfSubjectAccessReview" => access(&request, true).await,
+                "SubjectAccessReview" | "LocalSubjectAccessReview" => access(&request, false).await,
                 _ => Err(Status::unknown_path()),
             };
             answered.map_or_else(Reply::Status, created)
@@ -47,8 +47,8 @@ impl Connect for Reviews {
     }
 }
 
-fn review(request: &Request, group: &'static str) -> Result<Doc, Status> {
-    let mut out = asked(request, group, &request.gv().version, &request.kind.kind)?;
+async fn review(request: &Request, group: &'static str) -> Result<Doc, Status> {
+    let mut out = asked(request, group, &request.gv().version, &request.kind.kind).await?;
     out.edit().set(k::KIND, request.kind.kind.as_ref()).set(k::API_VERSION, request.gv().to_string());
     Ok(out)
 }
@@ -67,8 +67,8 @@ fn describe(user: &User) -> Doc {
     out
 }
 
-fn token(request: &Request, accounts: &ServiceAccounts) -> Result<Doc, Status> {
-    let mut out = review(request, AUTHENTICATION)?;
+async fn token(request: &Request, accounts: &ServiceAccounts) -> Result<Doc, Status> {
+    let mut out = review(request, AUTHENTICATION).await?;
     let spec = out.get(k::SPEC);
     let audiences: Vec<String> = spec.get("audiences").items().map(|a| a.str().to_owned()).collect();
     let status = match accounts.user(spec.get("token").str(), &audiences) {
@@ -87,17 +87,19 @@ fn token(request: &Request, accounts: &ServiceAccounts) -> Result<Doc, Status> {
     Ok(out)
 }
 
-fn self_subject(request: &Request) -> Result<Doc, Status> {
-    let mut out = doc!({ "kind": request.kind.kind, "apiVersion": request.gv().to_string(), "metadata": { "creationTimestamp": null } });
+async fn self_subject(request: &Request) -> Result<Doc, Status> {
+    let mut out = review(request, AUTHENTICATION).await?;
     out.edit().at(k::STATUS).set("userInfo", describe(&request.user));
     Ok(out)
 }
 
-fn access(request: &Request, own: bool) -> Result<Doc, Status> {
-    let mut out = review(request, AUTHORIZATION)?;
+async fn access(request: &Request, own: bool) -> Result<Doc, Status> {
+    let mut out = review(request, AUTHORIZATION).await?;
     let spec = out.get(k::SPEC);
     let user = if own { User::clone(&request.user) } else { subject(spec)? };
-    let status = match decide(&request.api.authorization, &attributes(spec, &user)?) {
+    let resource = spec.get("resourceAttributes");
+    let selectors = (selector(resource.get("labelSelector"))?, selector(resource.get("fieldSelector"))?);
+    let status = match decide(&request.api.authorization, &attributes(spec, &user, &selectors)?) {
         Decision::Allow(why) => doc!({ "allowed": true, "reason": why }),
         Decision::Deny(why) => doc!({ "allowed": false, "denied": true, "reason": why }),
         Decision::NoOpinion(why) if why.is_empty() => doc!({ "allowed": false }),
@@ -120,7 +122,39 @@ fn subject(spec: Ref<'_>) -> Result<User, Status> {
     Ok(User { name: name.to_owned(), uid: spec.get(k::UID).str().to_owned(), groups, extra: extra.collect() })
 }
 
-fn attributes<'a>(spec: Ref<'a>, user: &'a User) -> Result<Attributes<'a>, Status> {
+/// A review's selector as text: sent so, or as requirements. Both say what the other cannot.
+fn selector(of: Ref<'_>) -> Result<String, Status> {
+    let raw = of.get("rawSelector").str();
+    let requirements = of.get("requirements");
+    if !raw.is_empty() && !requirements.is_empty() {
+        return Err(Status::bad_request("rawSelector and requirements must not both be specified"));
+    }
+    if !raw.is_empty() {
+        return Ok(raw.to_owned());
+    }
+    let one = |r: Ref<'_>| {
+        let (key, values) = (r.get(k::KEY).str(), r.get(k::VALUES));
+        let all = || values.items().map(Ref::str).collect::<Vec<_>>().join(",");
+        match (r.get(k::OPERATOR).str(), values.len()) {
+            ("In", 1) => Ok(format!("{key}={}", values.item(0).str())),
+            ("NotIn", 1) => Ok(format!("{key}!={}", values.item(0).str())),
+            ("In", 2..) => Ok(format!("{key} in ({})", all())),
+            ("NotIn", 2..) => Ok(format!("{key} notin ({})", all())),
+            ("Exists", 0) => Ok(key.to_owned()),
+            ("DoesNotExist", 0) => Ok(format!("!{key}")),
+            (other, _) => {
+                Err(Status::bad_request(format!("operator {other:?} does not fit its number of values")))
+            }
+        }
+    };
+    Ok(requirements.items().map(one).collect::<Result<Vec<_>, _>>()?.join(","))
+}
+
+fn attributes<'a>(
+    spec: Ref<'a>,
+    user: &'a User,
+    selectors: &'a (String, String),
+) -> Result<Attributes<'a>, Status> {
     let (resource, path) = (spec.get("resourceAttributes"), spec.get("nonResourceAttributes"));
     if resource.is_set() == path.is_set() {
         return Err(Status::bad_request(
@@ -129,33 +163,23 @@ fn attributes<'a>(spec: Ref<'a>, user: &'a User) -> Result<Attributes<'a>, Statu
     }
     if path.is_set() {
         let (verb, path) = (path.get("verb").str(), path.get(k::PATH).str());
-        return Ok(Attributes {
-            user,
-            verb,
-            group: "",
-            version: "",
-            resource: "",
-            subresource: "",
-            namespace: "",
-            name: "",
-            path,
-        });
+        return Ok(Attributes { path, ..Attributes::of(user, verb) });
     }
     Ok(Attributes {
-        user,
-        verb: resource.get("verb").str(),
         group: resource.get(k::GROUP).str(),
         version: resource.get(k::VERSION).str(),
         resource: resource.get(k::RESOURCE).str(),
         subresource: resource.get("subresource").str(),
         namespace: resource.get(k::NAMESPACE).str(),
         name: resource.get(k::NAME).str(),
-        path: "",
+        label_selector: &selectors.0,
+        field_selector: &selectors.1,
+        ..Attributes::of(user, resource.get("verb").str())
     })
 }
 
-fn rules(request: &Request, rbac: &Rbac) -> Result<Doc, Status> {
-    let mut out = review(request, AUTHORIZATION)?;
+async fn rules(request: &Request, rbac: &Rbac) -> Result<Doc, Status> {
+    let mut out = review(request, AUTHORIZATION).await?;
     let namespace = out.get(k::SPEC).get(k::NAMESPACE).str().to_owned();
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));

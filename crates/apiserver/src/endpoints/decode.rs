@@ -46,7 +46,7 @@ pub fn parse(body: &Body, kind: &str) -> Result<Parsed, Status> {
             "" | "application/json" => json::parse(bytes.to_vec()).map_err(|e| unreadable(&e)),
             "application/yaml" => yaml::parse(bytes).map_err(|e| unreadable(&e)),
             protobuf::MEDIA_TYPE => enveloped(bytes, kind),
-            other => Err(Status::unsupported_media_type(other, ACCEPTED)),
+            _ => Err(Status::unsupported_media_type(ACCEPTED)),
         },
     }
 }

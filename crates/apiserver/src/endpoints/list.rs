@@ -7,7 +7,7 @@ use apimachinery::call::{List, Reply, Stored};
 use apimachinery::{Doc, Status, doc, k};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use storage::{Range, StoreError};
+use storage::{Range, StoreError, Want};
 
 use super::Request;
 use crate::cacher::{Item, Selection};
@@ -18,9 +18,19 @@ const PAGE: usize = 500;
 
 /// Where a list goes on.
 struct Place {
-    revision: u64,
+    /// `None`: the newest state, since the one that the list began with is gone.
+    revision: Option<u64>,
     /// The last key of the page before, without the kind's prefix.
     after: String,
+}
+
+/// Which state a list shows.
+#[derive(Clone, Copy)]
+enum State {
+    /// The one that the cache has, which is at least this old.
+    Cached(u64),
+    /// That of this revision and no other.
+    Exactly(u64),
 }
 
 /// One page.
@@ -38,7 +48,7 @@ struct Page {
 /// 400 for selectors or options that cannot be, 410 for a revision that is gone.
 pub async fn list(request: &Request) -> Result<Reply, Status> {
     let page = page(request).await?;
-    let token = page.last.map_or_else(String::new, |after| encode(&Place { revision: page.revision, after }));
+    let token = page.last.map_or_else(String::new, |after| encode(page.revision as i64, &after));
     let kind = &request.kind;
     render::list(
         request,
@@ -66,33 +76,23 @@ async fn page(request: &Request) -> Result<Page, Status> {
     let options = &request.options;
     let selection = selection(request)?;
     let collection = store::collection(request)?;
-    let cacher = &request.api.cacher;
-    let asked = store::parse_revision(options.resource_version.as_deref())?;
-    let exact = options.resource_version_match.as_deref() == Some("Exact");
-    check(options.resource_version_match.as_deref(), asked, &options.continue_)?;
-    let (revision, after) = if options.continue_.is_empty() {
-        match asked {
-            None => (cacher.catch_up().await?, String::new()),
-            Some(0) => (cacher.reached(), String::new()),
-            Some(revision) => {
-                cacher.wait(revision).await?;
-                (if exact { revision } else { cacher.reached() }, String::new())
-            }
-        }
-    } else {
-        let place = decode(&options.continue_)?;
-        cacher.wait(place.revision).await?;
-        (place.revision, place.after)
-    };
-    let historic = exact || !options.continue_.is_empty();
+    let (state, after) = begin(request).await?;
     let (items, last) = collection.list(&selection, &after);
-    if historic && last > revision {
-        return from_history(request, &selection, revision, &after).await;
-    }
-    // Without a revision asked for, what is shown is at least as new as was waited for.
-    let revision = if historic { revision } else { revision.max(last) };
+    let revision = match state {
+        // What is shown is at least as new as was waited for.
+        State::Cached(revision) => revision.max(last),
+        State::Exactly(revision) => {
+            still_known(request, revision, &after).await?;
+            if last > revision {
+                return from_history(request, &selection, revision, &after).await;
+            }
+            revision
+        }
+    };
     let total = items.len();
-    let limit = usize::try_from(options.limit).unwrap_or(usize::MAX);
+    // Whoever takes any state is given all of it, as upstream: clients' first lists rely on it.
+    let any = options.resource_version.as_deref() == Some("0") && options.continue_.is_empty();
+    let limit = if any { 0 } else { usize::try_from(options.limit).unwrap_or(usize::MAX) };
     let cut = limit > 0 && total > limit;
     let items: Vec<Arc<Item>> = if cut { items.into_iter().take(limit).collect() } else { items };
     let last = items.last().filter(|_| cut).map(|i| key_of(&i.stored));
@@ -100,55 +100,65 @@ async fn page(request: &Request) -> Result<Page, Status> {
     Ok(Page { items: items.iter().map(|i| i.stored.clone()).collect(), revision, last, remaining })
 }
 
+/// Which state is asked for, once the cache has it, and after which key. Upstream's table:
+/// https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list.
+async fn begin(request: &Request) -> Result<(State, String), Status> {
+    let options = &request.options;
+    let cacher = &request.api.cacher;
+    let asked = store::parse_revision(options.resource_version.as_deref())?;
+    if !options.continue_.is_empty() {
+        let place = decode(&options.continue_)?;
+        if asked.is_some_and(|r| r != 0) {
+            let why = "specifying resource version is not allowed when using continue";
+            return Err(Status::bad_request(why));
+        }
+        let Some(revision) = place.revision else {
+            return Ok((State::Cached(cacher.catch_up().await?), place.after));
+        };
+        cacher.wait(revision).await?;
+        return Ok((State::Exactly(revision), place.after));
+    }
+    let state = match (asked, options.resource_version_match.as_deref()) {
+        (None, _) => State::Cached(cacher.catch_up().await?),
+        (Some(0), _) => State::Cached(cacher.reached()),
+        (Some(revision), matching) => {
+            cacher.wait(revision).await?;
+            // The oldest clients mean exactly this revision when they ask for pieces of it.
+            match matching.is_none() && options.limit > 0 || matching == Some("Exact") {
+                true => State::Exactly(revision),
+                false => State::Cached(cacher.reached()),
+            }
+        }
+    };
+    Ok((state, String::new()))
+}
+
+/// A revision that the store has forgotten is gone for everybody, whether the kind's objects have changed since or not.
+async fn still_known(request: &Request, revision: u64, after: &str) -> Result<(), Status> {
+    let one = Range::key(request.kind.keys("")).at(revision).want(Want::Count);
+    match request.api.store.range(one).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::Compacted { .. }) => Err(expired(after)),
+        Err(error) => Err(store::unreachable(&error)),
+    }
+}
+
 /// What the request selects.
 ///
 /// # Errors
 /// 400 for selectors that cannot be read.
 pub fn selection(request: &Request) -> Result<Selection, Status> {
-    let options = &request.options;
-    let mut fields = options.field_selector.clone();
+    let (options, name) = (&request.options, &request.target.name);
     // A collection's path may name one object: `…/pods/x?watch=true`.
-    if !request.target.name.is_empty() {
-        fields = [fields, format!("metadata.name={}", request.target.name)]
-            .iter()
-            .filter(|s| !s.is_empty())
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(",");
+    let by_name = format!("metadata.name={name}");
+    let alone = !name.is_empty() && options.field_selector.is_empty();
+    let fields = if alone { &by_name } else { &options.field_selector };
+    let (kind, namespace) = (&request.kind, &request.target.namespace);
+    let out = Selection::new(kind, request.version, namespace, &options.label_selector, fields)?;
+    if !name.is_empty() && out.name() != Some(name) {
+        return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
     }
-    Selection::new(
-        &request.kind,
-        request.version,
-        &request.target.namespace,
-        &options.label_selector,
-        &fields,
-    )
-}
-
-fn check(matching: Option<&str>, revision: Option<u64>, token: &str) -> Result<(), Status> {
-    let refuse = |why: &str| Err(Status::bad_request(why));
-    match matching {
-        None => {}
-        Some(_) if !token.is_empty() => {
-            return refuse("resourceVersionMatch is forbidden when continue is provided");
-        }
-        Some(_) if revision.is_none() => {
-            return refuse("resourceVersionMatch is forbidden unless resourceVersion is provided");
-        }
-        Some("Exact") if revision == Some(0) => {
-            return refuse("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"");
-        }
-        Some("Exact" | "NotOlderThan") => {}
-        Some(other) => {
-            return refuse(&format!(
-                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
-            ));
-        }
-    }
-    if !token.is_empty() && revision.is_some_and(|r| r != 0) {
-        return refuse("specifying resource version is not allowed when using continue");
-    }
-    Ok(())
+    Ok(out)
 }
 
 fn key_of(stored: &Stored) -> String {
@@ -176,18 +186,19 @@ async fn from_history(
     loop {
         let page = match request.api.store.range(range.clone()).await {
             Ok(page) => page,
-            Err(StoreError::Compacted { .. }) => return Err(expired(revision)),
+            Err(StoreError::Compacted { .. }) => return Err(expired(after)),
             Err(error) => return Err(store::unreachable(&error)),
         };
         let last = page.kvs.last().map(|kv| kv.key.clone());
-        for kv in &page.kvs {
+        for (seen, kv) in (0..).zip(&page.kvs) {
             let Some(item) = Item::new(kind, &kv.value, kv.mod_revision).filter(|i| selection.matches(i))
             else {
                 continue;
             };
             if limit > 0 && items.len() == limit {
                 let last = items.last().map(|s| key_of(s));
-                return Ok(Page { items, revision, last, remaining: None });
+                let remaining = selection.is_everything().then(|| page.count - seen);
+                return Ok(Page { items, revision, last, remaining });
             }
             items.push(item.stored.clone());
         }
@@ -199,28 +210,49 @@ async fn from_history(
     }
 }
 
-fn expired(revision: u64) -> Status {
-    Status::expired(format!(
-        "The provided continue parameter is too old to display a consistent list result: the revision {revision} has been compacted. \
-         You can start a new list without the continue parameter."
-    ))
+/// 410; a list that had begun may go on after its last key, in the newest state.
+fn expired(after: &str) -> Status {
+    if after.is_empty() {
+        return Status::expired("The resourceVersion for the provided list is too old.");
+    }
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+         without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+         results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+    );
+    status.details.continue_ = encode(-1, after);
+    status
 }
 
-fn encode(place: &Place) -> String {
-    let token =
-        doc!({ "v": "meta.k8s.io/v1", "rv": place.revision, "start": format!("{}\u{0}", place.after) });
+/// A token; -1 is the newest state.
+fn encode(revision: i64, after: &str) -> String {
+    let token = doc!({ "v": "meta.k8s.io/v1", "rv": revision, "start": format!("{after}\u{0}") });
     URL_SAFE_NO_PAD.encode(token.to_json())
 }
 
 fn decode(token: &str) -> Result<Place, Status> {
-    let bad = || Status::bad_request("continue key is not valid: illegal base64 data or unknown version");
-    let text = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
-    let doc: Doc = apimachinery::codec::json::parse(text).map_err(|_| bad())?.doc;
-    let revision = u64::try_from(doc.get("rv").i64()).ok().filter(|r| *r > 0).ok_or_else(bad)?;
-    let after = doc.get("start").str().strip_suffix('\u{0}').ok_or_else(bad)?;
-    if doc.get("v").str() != "meta.k8s.io/v1" || after.split('/').any(|part| part.is_empty() || part == "..")
-    {
-        return Err(bad());
+    let bad =
+        |why: &str| Status::bad_request(format!("invalid continue token: continue key is not valid{why}"));
+    let text = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| bad(&format!(": {e}")))?;
+    let doc: Doc = apimachinery::codec::json::parse(text).map_err(|e| bad(&format!(": {e}")))?.doc;
+    let version = doc.get("v").str();
+    if version != "meta.k8s.io/v1" {
+        return Err(bad(&format!(": server does not recognize this encoded version {version}")));
+    }
+    let revision = match doc.get("rv").i64() {
+        0 => {
+            return Err(bad(": incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+        }
+        revision => u64::try_from(revision).ok(),
+    };
+    let start = doc.get("start").str();
+    if start.is_empty() {
+        return Err(bad(": encoded start key empty (version meta.k8s.io/v1)"));
+    }
+    let after = start.strip_suffix('\u{0}').ok_or_else(|| bad(&format!(": {start}")))?;
+    if after.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(bad(&format!(": {start}")));
     }
     Ok(Place { revision, after: after.to_owned() })
 }

@@ -8,6 +8,7 @@ pub mod delete;
 pub mod delete_collection;
 pub mod get;
 pub mod list;
+pub(crate) mod options;
 pub mod patch;
 pub mod update;
 pub mod watch;
@@ -20,9 +21,10 @@ use apimachinery::gvk::GroupVersion;
 use apimachinery::{Call, Status};
 use base::time::Timestamp;
 
-use crate::Api;
+use crate::filters::audit::Annotations;
 use crate::registry::subresources;
 use crate::server::request::ACCEPTED;
+use crate::{Api, admission};
 
 /// A request for a resource, once it is known who asks and what for.
 pub struct Request {
@@ -46,6 +48,8 @@ pub struct Request {
     pub body: Body,
     /// Facts of the connection.
     pub wire: Wire,
+    /// What audit is told besides.
+    pub annotations: Annotations,
     /// When the request came.
     pub now: Timestamp,
 }
@@ -55,7 +59,12 @@ impl Request {
     ///
     /// # Errors
     /// 404 for resources that are not served.
-    pub fn new(api: &Arc<Api>, call: Call, user: &User) -> Result<Request, Status> {
+    pub fn new(
+        api: &Arc<Api>,
+        call: Call,
+        user: Arc<User>,
+        annotations: Annotations,
+    ) -> Result<Request, Status> {
         let Target::Resource(target) = call.target else { return Err(Status::unknown_path()) };
         let (kind, version) = api.kinds.served(&target.gvr).ok_or_else(Status::unknown_path)?;
         if !kind.is_namespaced() && !target.namespace.is_empty() {
@@ -63,7 +72,7 @@ impl Request {
         }
         Ok(Request {
             api: api.clone(),
-            user: Arc::new(user.clone()),
+            user,
             kind,
             version,
             target,
@@ -72,6 +81,7 @@ impl Request {
             accept: call.accept,
             body: call.body,
             wire: call.wire,
+            annotations,
             now: base::time::now(),
         })
     }
@@ -119,26 +129,26 @@ impl Request {
 /// # Errors
 /// Whatever the verb has to say; 404 and 405 for what is not there to be asked.
 pub async fn serve(request: Request) -> Result<Reply, Status> {
-    let unsupported = |request: &Request| {
-        let mut what = request.kind.storage.clone();
-        if !request.target.subresource.is_empty() {
-            what.resource = format!("{}/{}", what.resource, request.target.subresource).into();
-        }
-        Status::method_not_supported(&what, method(request.verb))
-    };
     // What is never stored has no columns.
     let table = matches!(request.accept.rendering, Rendering::Table { .. }) && !request.accept.object_too;
     if request.kind.class == Class::Virtual && table {
         return Err(Status::not_acceptable(ACCEPTED));
     }
     let own = request.api.clone();
-    if let Some(connect) = own.connect.iter().find(|c| c.serves(&request.kind, &request.target.subresource)) {
+    let connect = own.connect.iter().find(|c| c.serves(&request.kind, &request.target.subresource));
+    if connect.is_some() || request.verb == Verb::Connect {
         // What was allowed is one verb: who may get a token's subresource may not have a token made by asking so.
         if !connects(&request) {
-            return Err(unsupported(&request));
+            return Err(Status::method_not_allowed());
         }
-        return Ok(connect.answer(request).await);
+        options::check(&request)?;
+        admission::connect(&request).await?;
+        return match connect {
+            Some(connect) => Ok(connect.answer(request).await),
+            None => Err(Status::method_not_allowed()),
+        };
     }
+    options::check(&request)?;
     if request.target.subresource.is_empty() {
         let collection =
             matches!(request.verb, Verb::List | Verb::Watch | Verb::Create | Verb::DeleteCollection);
@@ -147,9 +157,9 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
             || matches!(request.verb, Verb::List | Verb::Watch);
         if !request.kind.verbs.contains(&request.verb)
             || !placed
-            || (!collection && request.target.name.is_empty())
+            || (collection != request.target.name.is_empty() && request.verb != Verb::Watch)
         {
-            return Err(unsupported(&request));
+            return Err(Status::method_not_allowed());
         }
         if request.kind.class == Class::Virtual {
             return subresources::binding::create_for(request).await;
@@ -163,12 +173,12 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
             Verb::Patch => patch::patch(request).await,
             Verb::Delete => delete::delete(request).await,
             Verb::DeleteCollection => delete_collection::delete_collection(request).await,
-            Verb::Connect => Err(unsupported(&request)),
+            Verb::Connect => Err(Status::method_not_allowed()),
         };
     }
     let Some(sub) = request.sub().cloned() else { return Err(Status::unknown_path()) };
     if !sub.verbs.contains(&request.verb) {
-        return Err(unsupported(&request));
+        return Err(Status::method_not_allowed());
     }
     match (sub.does, request.verb) {
         (SubKind::Scale(paths), verb) => subresources::scale::serve(request, verb, paths).await,
@@ -180,10 +190,10 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
                 Verb::Get => get::get(&request).await,
                 Verb::Update => update::update(request).await,
                 Verb::Patch => patch::patch(request).await,
-                _ => Err(unsupported(&request)),
+                _ => Err(Status::method_not_allowed()),
             }
         }
-        _ => Err(unsupported(&request)),
+        _ => Err(Status::method_not_allowed()),
     }
 }
 
@@ -197,12 +207,5 @@ fn connects(request: &Request) -> bool {
     match request.sub() {
         Some(sub) => sub.verbs.contains(&verb) || sub.verbs.contains(&Verb::Connect),
         None => request.kind.verbs.contains(&verb),
-    }
-}
-
-fn method(verb: Verb) -> &'static str {
-    match verb {
-        Verb::DeleteCollection => "delete",
-        verb => verb.as_str(),
     }
 }

@@ -84,13 +84,13 @@ fn form(media: &str) -> Result<Form, Status> {
         "application/merge-patch+json" => Ok(Form::Merge),
         "application/strategic-merge-patch+json" => Ok(Form::Strategic),
         "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-            let mut status = Status::unsupported_media_type(media, ACCEPTED);
+            let mut status = Status::unsupported_media_type(ACCEPTED);
             status.message = format!(
                 "server-side apply is not supported by this server: send one of {ACCEPTED} in place of {media:?} (kubectl apply --server-side=false)"
             );
             Err(status)
         }
-        other => Err(Status::unsupported_media_type(other, ACCEPTED)),
+        _ => Err(Status::unsupported_media_type(ACCEPTED)),
     }
 }
 

@@ -40,6 +40,7 @@ pub async fn update(request: Request) -> Result<Reply, Status> {
                     "Precondition failed: UID in precondition, but the object does not exist",
                 ));
             }
+            doc.edit().at(k::METADATA).remove(k::RESOURCE_VERSION);
             (201, change::create(&request, doc).await?)
         }
         done => (200, done?),
@@ -57,7 +58,11 @@ pub fn place(request: &Request, doc: &mut Doc) -> Result<(), Status> {
     let meta = doc.get(k::METADATA);
     let (name, namespace) = (meta.get(k::NAME).str(), meta.get(k::NAMESPACE).str());
     if name.is_empty() {
-        return Err(Status::bad_request("name must be provided"));
+        let why = "was undeterminable: name must be provided";
+        return Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) {why}",
+            target.name
+        )));
     }
     if name != target.name {
         let why =
@@ -65,9 +70,10 @@ pub fn place(request: &Request, doc: &mut Doc) -> Result<(), Status> {
         return Err(Status::bad_request(why));
     }
     if !namespace.is_empty() && namespace != target.namespace {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
+        return Err(Status::bad_request(format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the request ({})",
+            target.namespace
+        )));
     }
     if request.kind.is_namespaced() {
         doc.edit().at(k::METADATA).set(k::NAMESPACE, &target.namespace);

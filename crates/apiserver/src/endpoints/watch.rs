@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Status;
-use apimachinery::call::{Reply, Watch, WatchEvent};
+use apimachinery::call::{BoxStream, Reply, Watch, WatchEvent};
 use base::time::{Alarm, Instant};
 use tokio::sync::mpsc;
 
@@ -25,41 +25,18 @@ const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// Answers with a stream of events.
 ///
 /// # Errors
-/// 400 for options that cannot be, 410 for a revision that is no longer in the window.
+/// 400 for selectors and revisions that cannot be read. A revision that is gone, or does not come, is an event.
 pub async fn watch(request: &Request) -> Result<Reply, Status> {
     let options = &request.options;
     let selection = list::selection(request)?;
     let collection = store::collection(request)?;
     let asked = store::parse_revision(options.resource_version.as_deref())?;
-    let initial = options.send_initial_events.unwrap_or(false);
-    check(
-        options.send_initial_events,
-        options.resource_version_match.as_deref(),
-        options.allow_watch_bookmarks,
-    )?;
-    let cacher = &request.api.cacher;
-    match asked {
-        None => {
-            cacher.catch_up().await?;
-        }
-        Some(revision) if initial => cacher.wait(revision).await?,
-        Some(_) => {}
-    }
-    let mut pending = VecDeque::new();
-    let (registration, after) = match asked {
-        Some(revision) if revision > 0 && !initial => (begin(&collection, &selection, revision)?, revision),
-        // No initial events wanted, and no place to begin: from now on.
-        _ if options.send_initial_events == Some(false) => {
-            let revision = cacher.reached();
-            (begin(&collection, &selection, revision)?, revision)
-        }
-        _ => {
-            let (items, registration, revision) = collection.list_and_watch(&selection, || cacher.reached());
-            pending.extend(items.iter().map(|i| WatchEvent::Added(i.stored.clone())));
-            if initial {
-                pending.push_back(WatchEvent::Bookmark { revision, initial: true });
-            }
-            (registration, revision)
+    let (registration, pending, after) = match begin(request, &collection, &selection, asked).await {
+        Ok(begun) => begun,
+        // Once a watch is allowed and understood, whatever else ends it is an event of it.
+        Err(status) => {
+            let events = futures_util::stream::once(std::future::ready(WatchEvent::Error(status)));
+            return Ok(reply(request, Box::pin(events)));
         }
     };
     let end = base::time::instant() + duration(options.timeout_seconds);
@@ -85,34 +62,51 @@ pub async fn watch(request: &Request) -> Result<Reply, Status> {
             watcher,
             |mut watcher| async move { Some((watcher.next().await?, watcher)) },
         );
-    Ok(Reply::Watch(Watch {
-        api_version: request.gv().to_string(),
-        kind: request.kind.kind.to_string(),
-        events: Box::pin(events),
-    }))
+    Ok(reply(request, Box::pin(events)))
 }
 
-fn begin(collection: &Collection, selection: &Selection, revision: u64) -> Result<Registration, Status> {
-    collection.watch(selection, revision).map_err(|TooOld { floor }| too_old(revision, floor))
+fn reply(request: &Request, events: BoxStream<WatchEvent>) -> Reply {
+    Reply::Watch(Watch { api_version: request.gv().to_string(), kind: request.kind.kind.to_string(), events })
+}
+
+/// The place from which changes are told, what is told before, and the revision that this comes to.
+async fn begin(
+    request: &Request,
+    collection: &Collection,
+    selection: &Selection,
+    asked: Option<u64>,
+) -> Result<(Registration, VecDeque<WatchEvent>, u64), Status> {
+    let cacher = &request.api.cacher;
+    let wants = request.options.send_initial_events;
+    let initial = wants == Some(true);
+    match asked {
+        None => {
+            cacher.catch_up().await?;
+        }
+        Some(revision) if initial => cacher.wait(revision).await?,
+        Some(_) => {}
+    }
+    let from = match asked {
+        Some(revision) if revision > 0 && !initial => Some(revision),
+        // No initial events wanted, and no place to begin: from now on.
+        _ if wants == Some(false) => Some(cacher.reached()),
+        _ => None,
+    };
+    if let Some(revision) = from {
+        let registration =
+            collection.watch(selection, revision).map_err(|TooOld { floor }| too_old(revision, floor))?;
+        return Ok((registration, VecDeque::new(), revision));
+    }
+    let (items, registration, revision) = collection.list_and_watch(selection, || cacher.reached());
+    let mut pending: VecDeque<_> = items.iter().map(|i| WatchEvent::Added(i.stored.clone())).collect();
+    if initial {
+        pending.push_back(WatchEvent::Bookmark { revision, initial: true });
+    }
+    Ok((registration, pending, revision))
 }
 
 fn too_old(revision: u64, floor: u64) -> Status {
     Status::expired(format!("too old resource version: {revision} ({floor})"))
-}
-
-fn check(initial: Option<bool>, matching: Option<&str>, bookmarks: bool) -> Result<(), Status> {
-    let refuse = |why: &str| Err(Status::bad_request(why));
-    match (initial, matching) {
-        (None, Some(_)) => {
-            refuse("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
-        }
-        (Some(_), None) => refuse("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
-        (Some(_), Some(m)) if m != "NotOlderThan" => {
-            refuse("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
-        }
-        (Some(true), _) if !bookmarks => refuse("sendInitialEvents requires allowWatchBookmarks"),
-        _ => Ok(()),
-    }
 }
 
 fn duration(asked: Option<u64>) -> Duration {

@@ -1,22 +1,74 @@
-//! What is told of every request: who asked for what, and how it ended. Bodies are not among it.
-//! Upstream: k8s.io/apiserver/pkg/audit.
+//! What is told of every request: who asked for what, how it ended, and what filters and plugins noted of it. Bodies
+//! are not among it.
+//! Upstream: k8s.io/apiserver/pkg/audit, pkg/endpoints/filters/audit.go.
 
-use apimachinery::call::Reply;
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use apimachinery::call::User;
+use apimachinery::{Call, Reply};
+use base::time::Timestamp;
 
 use crate::authorization::Attributes;
 
-/// Somewhere that requests are told to.
-pub trait Sink: Send + Sync {
-    /// A request is over; of a watch, it has begun.
-    fn done(&self, request: &Attributes<'_>, code: u16);
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "upstream's words")]
+pub enum Stage {
+    /// The caller is known.
+    RequestReceived,
+    /// The answer has begun; of what lasts, such as a watch.
+    ResponseStarted,
+    /// The answer is made; of what lasts, it has ended.
+    ResponseComplete,
+    Panic,
 }
 
-/// Tells the process's own log, at its debug level.
+/// What is noted of a request: a name, such as `authorization.k8s.io/decision`, and what is to be said.
+pub type Note = (Cow<'static, str>, String);
+
+/// One thing that happened to a request.
+pub struct Event<'e> {
+    /// The same for all events of one request.
+    pub id: &'e str,
+    /// What happened.
+    pub stage: Stage,
+    /// What was asked for, by the user whose rights counted.
+    pub request: &'e Attributes<'e>,
+    /// Who acts as that user, if it is another.
+    pub impersonator: Option<&'e User>,
+    /// Path and query; empty in process.
+    pub uri: &'e str,
+    /// The client's name for itself.
+    pub user_agent: &'e str,
+    /// Where the request came from.
+    pub peer: Option<IpAddr>,
+    /// When it came.
+    pub received: Timestamp,
+    /// The answer's HTTP status; 0 as long as there is none.
+    pub code: u16,
+    /// What filters and plugins noted.
+    pub annotations: &'e [Note],
+}
+
+/// Somewhere that requests are told to.
+pub trait Sink: Send + Sync {
+    /// Something happened to a request. Must not block.
+    fn told(&self, event: &Event<'_>);
+}
+
+/// Tells the process's own log, at its debug level, how requests end.
 pub struct Log;
 
 impl Sink for Log {
-    fn done(&self, request: &Attributes<'_>, code: u16) {
+    fn told(&self, event: &Event<'_>) {
+        if event.stage == Stage::RequestReceived {
+            return;
+        }
+        let request = event.request;
         tracing::debug!(
+            stage = ?event.stage,
             user = request.user.name,
             verb = request.verb,
             resource = request.resource,
@@ -24,10 +76,36 @@ impl Sink for Log {
             namespace = request.namespace,
             name = request.name,
             path = request.path,
-            code,
+            code = event.code,
             "request"
         );
     }
+}
+
+/// What is noted of one request on its way.
+#[derive(Clone, Debug, Default)]
+pub struct Annotations(Arc<Mutex<Vec<Note>>>);
+
+impl Annotations {
+    /// Notes something. What was noted first under a name stays, as upstream.
+    pub fn note(&self, name: impl Into<Cow<'static, str>>, value: String) {
+        let name = name.into();
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.iter().all(|(n, _)| *n != name) {
+            all.push((name, value));
+        }
+    }
+
+    /// What has been noted so far.
+    pub fn all(&self) -> Vec<Note> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The id that the client gave its request, or a new one.
+pub fn id(call: &Call) -> String {
+    let given = call.wire.headers.iter().find(|(name, _)| name == "audit-id").map(|(_, value)| value.clone());
+    given.filter(|id| !id.is_empty()).unwrap_or_else(base::rand::uuid)
 }
 
 /// The HTTP status of an answer.

@@ -5,11 +5,15 @@ use apimachinery::call::{User, Wire};
 
 use crate::authorization::{Attributes, Authorizer, authorize};
 
-/// The user to act as: the caller, or whom the `Impersonate-*` headers name and the caller may impersonate.
+/// The user to act as, if the `Impersonate-*` headers name one, whom the caller may impersonate.
 ///
 /// # Errors
 /// 403 when the caller may not; 400 for groups or extra without a user.
-pub fn effective(user: User, wire: &Wire, authorizers: &[Box<dyn Authorizer>]) -> Result<User, Status> {
+pub fn effective(
+    user: &User,
+    wire: &Wire,
+    authorizers: &[Box<dyn Authorizer>],
+) -> Result<Option<User>, Status> {
     let all =
         |name: &'static str| wire.headers.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str());
     let prefixed =
@@ -20,21 +24,19 @@ pub fn effective(user: User, wire: &Wire, authorizers: &[Box<dyn Authorizer>]) -
         {
             return Err(Status::bad_request("requested [impersonation] without impersonating a user"));
         }
-        return Ok(user);
+        return Ok(None);
     };
     let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
         authorize(
             authorizers,
             &Attributes {
-                user: &user,
-                verb: "impersonate",
                 group,
                 version: "v1",
                 resource,
                 subresource,
                 namespace,
                 name,
-                path: "",
+                ..Attributes::of(user, "impersonate")
             },
         )
     };
@@ -70,5 +72,5 @@ pub fn effective(user: User, wire: &Wire, authorizers: &[Box<dyn Authorizer>]) -
     if !out.groups.iter().any(|g| g == everyone) {
         out.groups.push(everyone.to_owned());
     }
-    Ok(out)
+    Ok(Some(out))
 }

@@ -3,4 +3,5 @@
 pub mod audit;
 pub mod flow;
 pub mod impersonation;
+pub mod record;
 pub mod request_info;

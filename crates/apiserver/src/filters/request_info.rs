@@ -10,8 +10,6 @@ use crate::authorization::Attributes;
 pub fn attributes<'a>(call: &'a Call, user: &'a User) -> Attributes<'a> {
     match &call.target {
         Target::Resource(target) => Attributes {
-            user,
-            verb: resource_verb(call),
             group: &target.gvr.group,
             version: &target.gvr.version,
             resource: &target.gvr.resource,
@@ -23,19 +21,11 @@ pub fn attributes<'a>(call: &'a Call, user: &'a User) -> Attributes<'a> {
                 &target.namespace
             },
             name: if target.name.is_empty() { selected_name(call) } else { &target.name },
-            path: "",
+            label_selector: if selects(call.verb) { &call.options.label_selector } else { "" },
+            field_selector: if selects(call.verb) { &call.options.field_selector } else { "" },
+            ..Attributes::of(user, resource_verb(call))
         },
-        Target::Path(path) => Attributes {
-            user,
-            verb: method_verb(&call.wire.method),
-            group: "",
-            version: "",
-            resource: "",
-            subresource: "",
-            namespace: "",
-            name: "",
-            path,
-        },
+        Target::Path(path) => Attributes { path, ..Attributes::of(user, method_verb(&call.wire.method)) },
     }
 }
 
@@ -43,7 +33,7 @@ pub fn attributes<'a>(call: &'a Call, user: &'a User) -> Attributes<'a> {
 /// it so. Names have nothing to escape, and an escaped comma begins no condition: `x!=a\,metadata.name=b` selects
 /// every other name as well.
 fn selected_name(call: &Call) -> &str {
-    if !matches!(call.verb, Verb::List | Verb::Watch | Verb::DeleteCollection) {
+    if !selects(call.verb) {
         return "";
     }
     if call.options.field_selector.contains('\\') {
@@ -53,6 +43,11 @@ fn selected_name(call: &Call) -> &str {
     let mut names =
         terms.filter_map(|term| Some(term.strip_prefix("metadata.name=")?.trim_start_matches('=')));
     names.next_back().filter(|name| !name.contains(['/', '\\', '%', '='])).unwrap_or_default()
+}
+
+/// Whether a verb looks at selectors; elsewhere they narrow nothing.
+fn selects(verb: Verb) -> bool {
+    matches!(verb, Verb::List | Verb::Watch | Verb::DeleteCollection)
 }
 
 /// What connects is authorised by its method, as upstream.
@@ -65,7 +60,8 @@ fn resource_verb(call: &Call) -> &'static str {
         "PUT" => "update",
         "PATCH" => "patch",
         "DELETE" => "delete",
-        _ => "get",
+        "" | "GET" | "HEAD" => "get",
+        _ => "",
     }
 }
 

@@ -50,16 +50,14 @@ pub fn draw_name(base: &str) -> String {
 pub async fn create(request: &Request, mut doc: Doc) -> Result<Changed, Status> {
     let api = &request.api;
     let generate = place(request, &mut doc)?;
+    if !matches!(doc.get(k::METADATA).get(k::RESOURCE_VERSION).str(), "" | "0") {
+        let why = "resourceVersion should not be set on objects to be created";
+        return Err(Status::internal(why).message_only(why));
+    }
     api.cacher.catch_up().await?;
     let mut name = doc.get(k::METADATA).get(k::NAME).str().to_owned();
-    let mut attributes = Attributes {
-        request,
-        operation: Operation::Create,
-        object: doc,
-        old: None,
-        name: &name.clone(),
-        warnings: Vec::new(),
-    };
+    let named = name.clone();
+    let mut attributes = Attributes::new(request, Operation::Create, doc, None, &named);
     admission::admit(api, &mut attributes).await?;
     let op = request.op(Action::Create);
     generic::before_create(&request.kind, &op, &mut attributes.object, &base::rand::uuid());
@@ -76,7 +74,10 @@ pub async fn create(request: &Request, mut doc: Doc) -> Result<Changed, Status> 
                 attributes.object.edit().at(k::METADATA).set(k::NAME, &name);
             }
             Err(status) if status.is_already_exists() && generate.is_some() => {
-                return Err(Status::already_exists(&request.kind.storage, &name));
+                let mut status = Status::already_exists(&request.kind.storage, &name);
+                status.message.push_str(", the server was not able to generate a unique name for the object");
+                status.details.retry_after_seconds = 1;
+                return Err(status);
             }
             done => return done.map(|stored| Changed { stored, warnings: attributes.warnings }),
         }
@@ -246,14 +247,7 @@ async fn attempt(
     let (api, kind) = (&request.api, &*request.kind);
     let namespace = &request.target.namespace;
     let old = &current.doc;
-    let mut attributes = Attributes {
-        request,
-        operation: Operation::Update,
-        object: new,
-        old: Some(old),
-        name,
-        warnings: Vec::new(),
-    };
+    let mut attributes = Attributes::new(request, Operation::Update, new, Some(old), name);
     if kind.is_namespaced() {
         attributes.object.edit().at(k::METADATA).set_default(k::NAMESPACE, namespace);
     }

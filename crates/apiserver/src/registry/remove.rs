@@ -14,7 +14,7 @@ use base::time::Timestamp;
 use super::store::{self, Current, Outcome, Write};
 use super::{allocate, render};
 use crate::admission::{self, Attributes, Operation};
-use crate::endpoints::{Request, decode};
+use crate::endpoints::{Request, decode, options};
 
 /// How often a deletion begins anew because the object changed meanwhile.
 const TRIES_MAX: usize = 64;
@@ -52,8 +52,10 @@ impl Options {
         let mut out = Options {
             grace: query.grace_period_seconds,
             policy: query.propagation_policy.clone(),
+            orphan: query.orphan_dependents,
             ..Options::default()
         };
+        let mut dry_run: Vec<String> = Vec::new();
         let empty = match &request.body {
             Body::Empty => true,
             Body::Bytes { bytes, .. } => bytes.is_empty(),
@@ -62,9 +64,11 @@ impl Options {
         if !empty {
             let doc = Options::decode(request)?;
             out = Options::said(doc.root());
-            request.options.dry_run |= doc.get(k::DRY_RUN).items().any(|d| d.str() == "All");
+            dry_run = doc.get(k::DRY_RUN).items().map(|d| d.str().to_owned()).collect();
+            // Who asked for it in either place wants nothing written.
+            request.options.dry_run |= !dry_run.is_empty();
         }
-        out.check()?;
+        out.check(&dry_run)?;
         Ok(out)
     }
 
@@ -74,7 +78,8 @@ impl Options {
     /// 422 for a policy that does not exist.
     pub fn of(doc: Ref<'_>) -> Result<Options, Status> {
         let mut out = Options::said(doc);
-        out.check()?;
+        let dry_run: Vec<String> = doc.get(k::DRY_RUN).items().map(|d| d.str().to_owned()).collect();
+        out.check(&dry_run)?;
         Ok(out)
     }
 
@@ -107,7 +112,9 @@ impl Options {
         )
     }
 
-    fn check(&mut self) -> Result<(), Status> {
+    fn check(&mut self, dry_run: &[String]) -> Result<(), Status> {
+        // Less than nothing is as soon as can be.
+        self.grace = self.grace.map(|grace| if grace < 0 { 1 } else { grace });
         let mut errors = apimachinery::field::ErrorList::new();
         let at = apimachinery::field::Path::new("propagationPolicy");
         match (self.policy.as_deref(), self.orphan) {
@@ -117,8 +124,12 @@ impl Options {
                 "orphanDependents and deletionPropagation cannot be both set",
             ),
             (Some("Foreground" | "Background" | "Orphan") | None, _) => {}
-            (Some(other), _) => errors.not_supported(&at, other, &["Foreground", "Background", "Orphan"]),
+            (Some(other), _) => {
+                errors.not_supported(&at, other, &["Foreground", "Background", "Orphan", "nil"])
+            }
         }
+        let dry_run: Vec<&str> = dry_run.iter().map(String::as_str).collect();
+        options::dry_run(&dry_run, &mut errors);
         if let (None, Some(orphan)) = (&self.policy, self.orphan) {
             self.policy = Some(if orphan { "Orphan" } else { "Background" }.to_owned());
         }
@@ -157,14 +168,9 @@ pub async fn delete(request: &Request, name: &str, options: &Options) -> Result<
     let mut current = store::current(request, namespace, name).await?;
     for _ in 0..TRIES_MAX {
         check(request, name, options, &current.doc)?;
-        let attributes = Attributes {
-            request,
-            operation: Operation::Delete,
-            object: current.doc.clone(),
-            old: Some(&current.doc),
-            name,
-            warnings: Vec::new(),
-        };
+        let object = current.doc.clone();
+        let mut attributes = Attributes::new(request, Operation::Delete, object, Some(&current.doc), name);
+        admission::admit(api, &mut attributes).await?;
         admission::validate(api, &attributes).await?;
         match step(request, name, options, &current).await? {
             Step::Answer(reply) => return Ok(reply),

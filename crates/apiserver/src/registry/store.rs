@@ -79,11 +79,9 @@ pub fn interpret(error: &StoreError, resource: &GroupResource, name: &str) -> St
         StoreError::Compacted { requested, compacted } => Status::expired(format!(
             "The resourceVersion {requested} for the provided request is too old ({compacted})."
         )),
-        StoreError::FutureRevision { requested, current } => {
-            Status::timeout(format!("Too large resource version: {requested}, current: {current}"))
-        }
+        StoreError::FutureRevision { requested, current } => Status::too_large_revision(*requested, *current),
         StoreError::TooLarge { size, limit } => Status::too_large(format!(
-            "Request entity too large: {resource} {name:?} is too large to be stored: {size} bytes exceed the limit of {limit}"
+            "{resource} {name:?} is too large to be stored: {size} bytes exceed the limit of {limit}"
         )),
         error @ StoreError::Uncertain { source } => {
             tracing::error!(%resource, name, %source, "storage did not answer");

@@ -11,8 +11,10 @@ mod upgrade;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use apimachinery::call::{Body, BoxFuture, Media, Secret, Who};
@@ -20,7 +22,7 @@ use apimachinery::{Call, Reply, Status};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -132,11 +134,6 @@ impl Server {
     }
 }
 
-/// The answer to what could not be read or answered without a panic, which is that client's alone.
-fn faulty() -> Status {
-    Status::internal("the request could not be served because of a fault in the server")
-}
-
 /// Until the drain begins; a server that nobody can drain any more drains too.
 async fn begun(drain: &mut watch::Receiver<bool>) {
     drop(drain.wait_for(|begun| *begun).await);
@@ -182,7 +179,11 @@ async fn serve(
             let answer = base::task::contain(answer(request, Arc::clone(&from), Arc::clone(&shared)));
             async move {
                 answer.await.unwrap_or_else(|_| {
-                    Ok(encode::reply(Reply::Status(faulty()), encode::Form::default(), None))
+                    Ok(encode::reply(
+                        Reply::Status(crate::filters::record::faulty()),
+                        encode::Form::default(),
+                        None,
+                    ))
                 })
             }
         })
@@ -247,25 +248,48 @@ async fn answer(
     let upgrade = upgrade::pending(&mut parts);
     let mut form = encode::Form { pretty: request::wants_pretty(&parts), ..encode::Form::default() };
     let head = parts.method == http::Method::HEAD;
-    let mut call = match request::call(&parts) {
-        Ok(call) => call,
-        Err(status) => return Ok(encode::reply(Reply::Status(status), form, None)),
-    };
+    let mut call = request::call(&parts);
     form.protobuf = call.accept.media == Media::Protobuf;
     form.json = !form.protobuf || request::takes_json(&parts, &call.accept);
     call.who = Who::Presented { certificates: peer.certificates.clone(), bearer: bearer(&parts) };
     call.wire.peer = Some(peer.address);
     call.wire.upgrade = upgrade.as_ref().map(upgrade::Pending::asked);
-    call.body = match read_body(&parts, body, &shared.bodies).await {
-        Ok(body) => body,
-        Err(status) => return Ok(encode::reply(Reply::Status(status), form, None)),
-    };
+    match read_body(&parts, body, &shared.bodies).await {
+        Ok(body) => call.body = body,
+        Err(status) => call.wire.fault = Some(status),
+    }
     let reply = until_drain(shared.handler.handle(call).await, &shared.drain);
     let mut response = encode::reply(reply, form, upgrade);
     if head {
         *response.body_mut() = encode::empty();
     }
-    Ok(response)
+    // What has no size yet is still to be made.
+    match response.body().size_hint().exact() {
+        Some(_) => Ok(response),
+        None => Ok(response.map(|body| Contained(Some(body)).boxed_unsync())),
+    }
+}
+
+/// A body whose panic, while a piece of it is made, cuts off its own client and ends nothing else.
+struct Contained(Option<ReplyBody>);
+
+impl hyper::body::Body for Contained {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        let Some(body) = self.0.as_mut() else { return Poll::Ready(None) };
+        match base::task::contain_now(|| Pin::new(body).poll_frame(cx)) {
+            Ok(polled) => polled,
+            Err(_) => {
+                self.0 = None;
+                Poll::Ready(Some(Err(std::io::Error::other("a fault in the server ended the answer"))))
+            }
+        }
+    }
 }
 
 fn bearer(parts: &http::request::Parts) -> Option<Secret> {
@@ -331,7 +355,6 @@ where
 mod tests {
     use futures_util::StreamExt;
     use http_body_util::StreamBody;
-    use hyper::body::Frame;
 
     use super::*;
 
@@ -364,6 +387,21 @@ mod tests {
             assert_eq!(much.expect_err("no room").code, 429);
             assert_eq!(stuck.await.expect_err("too slow").code, 504);
             assert_eq!(bodies.available_permits(), 10);
+        });
+    }
+
+    #[test]
+    fn a_panic_in_a_stream_ends_that_stream() {
+        base::sim::run(2, async {
+            let pieces = futures_util::stream::iter(0..3).map(|i| {
+                assert!(i < 1, "on purpose");
+                Ok(Frame::data(Bytes::from_static(b"piece")))
+            });
+            let mut body = Contained(Some(StreamBody::new(pieces).boxed_unsync()));
+            let first = body.frame().await.expect("a piece").expect("no fault");
+            assert_eq!(first.into_data().expect("data"), "piece");
+            body.frame().await.expect("the fault").expect_err("the fault");
+            assert!(body.frame().await.is_none());
         });
     }
 }

@@ -17,15 +17,12 @@ pub(crate) const ACCEPTED: &str = "application/json, application/json;stream=wat
 /// Subresources that any method may address; what happens is theirs to say.
 const CONNECT: &[&str] = &["proxy", "exec", "attach", "portforward", "log"];
 
-/// The call that a request's head describes. Credentials, peer, upgrade and body are the listener's to add.
-///
-/// # Errors
-/// 400 for parameters that cannot be read, 405 for methods that mean nothing, 406 for forms that nobody makes.
-pub fn call(parts: &Parts) -> Result<Call, Status> {
-    let query = query(parts.uri.query().unwrap_or(""));
-    let options = options(query)?;
+/// The call that a request's head describes; what is wrong with it stands in [`Wire::fault`]. Credentials, peer,
+/// upgrade and body are the listener's to add.
+pub fn call(parts: &Parts) -> Call {
+    let options = options(query(parts.uri.query().unwrap_or("")));
     let target = target(parts.uri.path());
-    let verb = verb(parts, &target, &options)?;
+    let verb = verb(parts, &target, &options);
     let headers = parts
         .headers
         .iter()
@@ -34,19 +31,26 @@ pub fn call(parts: &Parts) -> Result<Call, Status> {
         .collect();
     let header =
         |name| parts.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok()).unwrap_or("");
-    let accept = if matches!(target, Target::Path(_)) {
-        Accept::default()
-    } else {
-        accept(header(http::header::ACCEPT))?
+    // What connects, and what is no resource, answers in a form of its own.
+    let plain = matches!(target, Target::Path(_)) || verb == Some(Verb::Connect);
+    let accept = if plain { Ok(Accept::default()) } else { accept(header(http::header::ACCEPT)) };
+    let (accept, mut fault) = match accept {
+        Ok(accept) => (accept, None),
+        Err(status) => (Accept::default(), Some(status)),
     };
+    let verb = verb.unwrap_or_else(|| {
+        fault = Some(Status::method_not_allowed());
+        Verb::Connect
+    });
     let wire = Wire {
         method: parts.method.as_str().to_owned(),
         uri: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
         user_agent: header(http::header::USER_AGENT).to_owned(),
         headers,
+        fault,
         ..Wire::default()
     };
-    Ok(Call { who: Who::Anonymous, verb, target, options, accept, body: Body::Empty, wire })
+    Call { who: Who::Anonymous, verb, target, options, accept, body: Body::Empty, wire }
 }
 
 /// Whether a person reads the answer: asked for, or by a browser or a shell tool.
@@ -98,10 +102,11 @@ fn proxied(path: &str, rest: &[&str]) -> String {
     path.find(&mark).map_or_else(String::new, |at| path[at + mark.len() - 1..].to_owned())
 }
 
-fn verb(parts: &Parts, target: &Target, options: &Options) -> Result<Verb, Status> {
+/// `None` for methods that mean nothing.
+fn verb(parts: &Parts, target: &Target, options: &Options) -> Option<Verb> {
     let method = &parts.method;
     let Target::Resource(resource) = target else {
-        return Ok(match *method {
+        return Some(match *method {
             http::Method::POST => Verb::Create,
             http::Method::PUT => Verb::Update,
             http::Method::PATCH => Verb::Patch,
@@ -110,24 +115,22 @@ fn verb(parts: &Parts, target: &Target, options: &Options) -> Result<Verb, Statu
         });
     };
     if CONNECT.contains(&resource.subresource.as_str()) {
-        return Ok(Verb::Connect);
+        return Some(Verb::Connect);
     }
     let one = !resource.name.is_empty();
-    let wants_watch =
-        options.query.iter().any(|(name, value)| name == "watch" && value != "false" && value != "0")
-            || parts.uri.path().split('/').nth(3) == Some("watch")
-            || (parts.uri.path().starts_with("/apis/")
-                && parts.uri.path().split('/').nth(4) == Some("watch"));
+    let wants_watch = options.query.iter().any(|(name, value)| name == "watch" && truth(value))
+        || parts.uri.path().split('/').nth(3) == Some("watch")
+        || (parts.uri.path().starts_with("/apis/") && parts.uri.path().split('/').nth(4) == Some("watch"));
     match *method {
-        http::Method::GET | http::Method::HEAD if wants_watch => Ok(Verb::Watch),
-        http::Method::GET | http::Method::HEAD if one => Ok(Verb::Get),
-        http::Method::GET | http::Method::HEAD => Ok(Verb::List),
-        http::Method::POST => Ok(Verb::Create),
-        http::Method::PUT => Ok(Verb::Update),
-        http::Method::PATCH => Ok(Verb::Patch),
-        http::Method::DELETE if one => Ok(Verb::Delete),
-        http::Method::DELETE => Ok(Verb::DeleteCollection),
-        _ => Err(Status::method_not_supported(&resource.gvr.group_resource(), method.as_str())),
+        http::Method::GET | http::Method::HEAD if wants_watch => Some(Verb::Watch),
+        http::Method::GET | http::Method::HEAD if one => Some(Verb::Get),
+        http::Method::GET | http::Method::HEAD => Some(Verb::List),
+        http::Method::POST => Some(Verb::Create),
+        http::Method::PUT => Some(Verb::Update),
+        http::Method::PATCH => Some(Verb::Patch),
+        http::Method::DELETE if one => Some(Verb::Delete),
+        http::Method::DELETE => Some(Verb::DeleteCollection),
+        _ => None,
     }
 }
 
@@ -159,7 +162,8 @@ fn query(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-fn options(query: Vec<(String, String)>) -> Result<Options, Status> {
+/// What can be read of the options; see [`crate::endpoints`] for what is said of the rest.
+fn options(query: Vec<(String, String)>) -> Options {
     let mut out = Options::default();
     for (name, value) in &query {
         match name.as_str() {
@@ -167,57 +171,37 @@ fn options(query: Vec<(String, String)>) -> Result<Options, Status> {
             "fieldSelector" => out.field_selector.clone_from(value),
             "resourceVersion" => out.resource_version = (!value.is_empty()).then(|| value.clone()),
             "resourceVersionMatch" => out.resource_version_match = (!value.is_empty()).then(|| value.clone()),
-            "limit" => out.limit = number(name, value)?,
+            // Clients say 0 for "none"; negative limits mean the same.
+            "limit" => out.limit = value.parse().unwrap_or(0),
             "continue" => out.continue_.clone_from(value),
             "allowWatchBookmarks" => out.allow_watch_bookmarks = truth(value),
             "sendInitialEvents" => out.send_initial_events = Some(truth(value)),
-            "timeoutSeconds" => out.timeout_seconds = Some(number(name, value)?),
-            "dryRun" if value == "All" => out.dry_run = true,
-            "dryRun" if value.is_empty() => {}
-            "dryRun" => {
-                return Err(Status::bad_request(format!(
-                    "invalid dryRun value {value:?}: only \"All\" is supported"
-                )));
-            }
+            "timeoutSeconds" => out.timeout_seconds = value.parse().ok(),
+            "dryRun" => out.dry_run |= !value.is_empty(),
             "fieldManager" => out.field_manager.clone_from(value),
-            "fieldValidation" => out.field_validation = field_validation(value)?,
+            "fieldValidation" => out.field_validation = field_validation(value),
             "force" => out.force = Some(truth(value)),
             "pretty" => out.pretty = truth(value),
-            "gracePeriodSeconds" => out.grace_period_seconds = Some(signed(name, value)?),
+            "gracePeriodSeconds" => out.grace_period_seconds = value.parse().ok(),
             "propagationPolicy" => out.propagation_policy = (!value.is_empty()).then(|| value.clone()),
-            "orphanDependents" => {
-                out.propagation_policy = Some(if truth(value) { "Orphan" } else { "Background" }.to_owned());
-            }
+            "orphanDependents" => out.orphan_dependents = (!value.is_empty()).then(|| truth(value)),
             _ => {}
         }
     }
     out.query = query;
-    Ok(out)
+    out
 }
 
+/// Upstream: `Convert_Slice_string_To_bool`, for which a name alone is true.
 fn truth(value: &str) -> bool {
-    !matches!(value, "false" | "0" | "")
+    !matches!(value.to_ascii_lowercase().as_str(), "false" | "0")
 }
 
-fn signed(name: &str, value: &str) -> Result<i64, Status> {
-    value.parse().map_err(|_| {
-        Status::bad_request(format!("invalid value {value:?} for {name}: a whole number is needed"))
-    })
-}
-
-fn number(name: &str, value: &str) -> Result<u64, Status> {
-    // Clients say 0 for "none"; negative limits mean the same.
-    Ok(u64::try_from(signed(name, value)?).unwrap_or(0))
-}
-
-fn field_validation(value: &str) -> Result<FieldValidation, Status> {
+fn field_validation(value: &str) -> FieldValidation {
     match value {
-        "" | "Warn" => Ok(FieldValidation::Warn),
-        "Strict" => Ok(FieldValidation::Strict),
-        "Ignore" => Ok(FieldValidation::Ignore),
-        _ => Err(Status::bad_request(format!(
-            "invalid fieldValidation value {value:?}: supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
-        ))),
+        "Strict" => FieldValidation::Strict,
+        "Ignore" => FieldValidation::Ignore,
+        _ => FieldValidation::Warn,
     }
 }
 
@@ -278,7 +262,7 @@ mod tests {
 
     fn of(method: &str, uri: &str) -> (Verb, Target) {
         let request = http::Request::builder().method(method).uri(uri).body(()).expect("a request");
-        let call = call(&request.into_parts().0).expect("a call");
+        let call = call(&request.into_parts().0);
         (call.verb, call.target)
     }
 
@@ -344,7 +328,7 @@ mod tests {
             .header("accept", "application/vnd.kubernetes.protobuf;stream=watch, */*")
             .body(());
         let parts = request.expect("a request").into_parts().0;
-        let call = call(&parts).expect("a call");
+        let call = call(&parts);
         assert_eq!((call.accept.media, takes_json(&parts, &call.accept)), (Media::Protobuf, true));
         let metadata = Accept { rendering: Rendering::Metadata { version: "v1".into() }, ..call.accept };
         assert!(!takes_json(&parts, &metadata));
@@ -352,14 +336,15 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_or_refused() {
+    fn options_are_read() {
         let read = |text: &str| options(query(text));
-        let o = read("labelSelector=app%3Dx%2Cb&limit=-1&dryRun=All&gracePeriodSeconds=0").expect("fine");
+        let o = read("labelSelector=app%3Dx%2Cb&limit=-1&dryRun=All&gracePeriodSeconds=0");
         assert_eq!(
             (o.label_selector.as_str(), o.limit, o.dry_run, o.grace_period_seconds),
             ("app=x,b", 0, true, Some(0))
         );
-        assert_eq!(read("dryRun=maybe").expect_err("refused").code, 400);
-        assert_eq!(read("timeoutSeconds=soon").expect_err("refused").code, 400);
+        // What makes no sense changes nothing until it is refused.
+        let o = read("dryRun=maybe&timeoutSeconds=soon&watch");
+        assert_eq!((o.dry_run, o.timeout_seconds), (true, None));
     }
 }

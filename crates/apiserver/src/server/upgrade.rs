@@ -49,7 +49,8 @@ impl Pending {
         let on = self.on;
         base::task::spawn(async move {
             match on.await {
-                Ok(upgraded) => reply.run(Box::new(TokioIo::new(upgraded))).await,
+                // What goes wrong on one client's connection is that connection's end.
+                Ok(upgraded) => drop(base::task::contain(reply.run(Box::new(TokioIo::new(upgraded)))).await),
                 Err(err) => tracing::debug!(%err, "take over connection"),
             }
         })

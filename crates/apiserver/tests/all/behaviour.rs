@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::harness::Server;
 
 /// The least that each kind accepts beyond names.
-fn sample(kind: &Kind, path: &str, name: &str) -> Doc {
+pub fn sample(kind: &Kind, path: &str, name: &str) -> Doc {
     let container = doc!({ "name": "c", "image": "i" });
     let pod = doc!({ "metadata": { "labels": { "a": "b" } } });
     let mut template = pod.clone();
@@ -83,7 +83,7 @@ fn paths(kind: &Kind) -> Vec<String> {
     kind.versions.iter().map(path).collect()
 }
 
-fn name(kind: &Kind, n: u8) -> String {
+pub fn name(kind: &Kind, n: u8) -> String {
     if kind.kind == "IPAddress" { format!("10.96.3.{n}") } else { format!("x{n}") }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use apimachinery::call::{Body, RawBody, Reply, User, WatchEvent, Who};
 use apimachinery::codec::json;
-use apimachinery::{Doc, Status, doc, k};
+use apimachinery::{Call, Doc, Status, doc, k};
 use apiserver::registry::allocate::Pools;
 use apiserver::server::request;
 use apiserver::{Api, Cacher, Kinds, admission, filters, handle};
@@ -60,6 +60,7 @@ async fn api(disk: &SimDisk) -> Arc<Api> {
         authorization: Vec::new(),
         admission: admission::plugins(),
         audit: vec![Box::new(filters::audit::Log)],
+        metrics: Default::default(),
         flow: filters::flow::Flow::default(),
         paths: Vec::new(),
         connect: Vec::new(),
@@ -109,21 +110,7 @@ impl Server {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Reply {
-        let mut head = http::Request::builder().method(method).uri(uri);
-        for (name, value) in headers {
-            head = head.header(*name, *value);
-        }
-        let (parts, ()) = head.body(()).unwrap().into_parts();
-        let mut call = match request::call(&parts) {
-            Ok(call) => call,
-            Err(status) => return Reply::Status(status),
-        };
-        call.who = Who::Component(user);
-        if !body.is_empty() {
-            let content_type = headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("content-type"));
-            call.body =
-                Body::Bytes { content_type: content_type.map_or("", |(_, v)| v).to_owned(), bytes: body };
-        }
+        let call = Call { who: Who::Component(user), ..call(method, uri, headers, body) };
         handle(&self.api, call).await
     }
 
@@ -184,6 +171,21 @@ async fn answer(reply: Reply) -> Answer {
         },
         Reply::Upgrade(_) => plain(101, Doc::object()),
     }
+}
+
+/// The call that a request makes.
+pub fn call(method: &str, uri: &str, headers: &[(&str, &str)], body: Bytes) -> Call {
+    let mut head = http::Request::builder().method(method).uri(uri);
+    for (name, value) in headers {
+        head = head.header(*name, *value);
+    }
+    let (parts, ()) = head.body(()).unwrap().into_parts();
+    let mut call = request::call(&parts);
+    if !body.is_empty() {
+        let content_type = headers.iter().find(|(n, _)| n.eq_ignore_ascii_case("content-type"));
+        call.body = Body::Bytes { content_type: content_type.map_or("", |(_, v)| v).to_owned(), bytes: body };
+    }
+    call
 }
 
 /// An event as a client sees it.

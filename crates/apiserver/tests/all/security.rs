@@ -15,13 +15,18 @@ use bytes::Bytes;
 
 use crate::harness::{Answer, Server};
 
-/// The usual server, with authorizers and everything that connects.
-async fn guarded() -> Server {
-    let Server { api, disk } = Server::start().await;
+/// A signer of tokens with a key of its own.
+pub fn tokens() -> Arc<Tokens> {
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap().to_pkcs8v1().unwrap();
     let key = base64::engine::general_purpose::STANDARD.encode(key.as_ref());
     let key = format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n");
-    let tokens = Arc::new(Tokens::new(&key, "https://issuer").unwrap());
+    Arc::new(Tokens::new(&key, "https://issuer").unwrap())
+}
+
+/// The usual server, with authorizers and everything that connects.
+pub async fn guarded() -> Server {
+    let Server { api, disk } = Server::start().await;
+    let tokens = tokens();
     let lister: Arc<dyn Lister> = api.cacher.clone();
     let accounts = Arc::new(ServiceAccounts::new(tokens.clone(), lister.clone()));
     let rbac = Arc::new(Rbac::new(lister.clone()));
@@ -33,6 +38,7 @@ async fn guarded() -> Server {
         authorization: vec![Box::new(Node::new(lister)), Box::new(rbac.clone())],
         admission: admission::plugins(),
         audit: Vec::new(),
+        metrics: Default::default(),
         flow: filters::flow::Flow::default(),
         paths: Vec::new(),
         connect: connect::connectors(tokens, accounts, rbac, tunnel::Tunnels::default()),

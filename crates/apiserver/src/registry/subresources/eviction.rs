@@ -26,19 +26,12 @@ pub async fn create(mut request: Request) -> Result<Reply, Status> {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
     let asked = eviction.get(k::DELETE_OPTIONS);
-    request.options.dry_run |= asked.get(k::DRY_RUN).items().any(|d| d.str() == "All");
+    request.options.dry_run |= !asked.get(k::DRY_RUN).is_empty();
     let options = Options::of(asked)?;
     request.api.cacher.catch_up().await?;
     let pod = store::cached(&request, &request.target.namespace, &name)?.parse();
-    let mut attributes = Attributes {
-        request: &request,
-        operation: Operation::Create,
-        object: eviction,
-        // Not an older eviction: the pod that is meant, which plugins may want to see.
-        old: Some(&pod),
-        name: &name,
-        warnings: Vec::new(),
-    };
+    // Not an older eviction: the pod that is meant, which plugins may want to see.
+    let mut attributes = Attributes::new(&request, Operation::Create, eviction, Some(&pod), &name);
     admission::admit(&request.api, &mut attributes).await?;
     admission::validate(&request.api, &attributes).await?;
     warnings.append(&mut attributes.warnings);

@@ -1,0 +1,143 @@
+//! Whether a request's options make sense together, as upstream's validation of the option kinds has it.
+//!
+//! What was sent is looked at as text: the listener reads what it can and leaves the verdict to this file, since
+//! strangers are told nothing.
+//! Upstream: k8s.io/apimachinery/pkg/apis/meta/{v1,internalversion}/validation.
+
+use apimachinery::Status;
+use apimachinery::call::{Options, Verb};
+use apimachinery::field::{ErrorList, Path};
+
+use super::Request;
+
+/// The longest name of a field manager, in characters.
+const MANAGER_MAX: usize = 128;
+
+/// Refuses options that cannot be read or do not fit together.
+///
+/// # Errors
+/// 400 for what is no number, 422 for the rest.
+pub fn check(request: &Request) -> Result<(), Status> {
+    let options = &request.options;
+    let mut errs = ErrorList::new();
+    let kind = match request.verb {
+        Verb::List | Verb::Watch => "ListOptions",
+        Verb::Create => "CreateOptions",
+        Verb::Update => "UpdateOptions",
+        Verb::Patch => "PatchOptions",
+        Verb::Delete | Verb::DeleteCollection => "DeleteOptions",
+        Verb::Get | Verb::Connect => return Ok(()),
+    };
+    match request.verb {
+        Verb::List | Verb::DeleteCollection => {
+            numbers(options, &["limit", "timeoutSeconds"])?;
+            list(options, &mut errs);
+        }
+        Verb::Watch => {
+            numbers(options, &["limit", "timeoutSeconds"])?;
+            watch(options, &mut errs);
+        }
+        Verb::Delete => {}
+        _ => field_validation(options, &mut errs),
+    }
+    if matches!(request.verb, Verb::Delete | Verb::DeleteCollection) {
+        numbers(options, &["gracePeriodSeconds"])?;
+    } else {
+        manager(options, request.verb, &mut errs);
+    }
+    dry_run(&values(options, "dryRun"), &mut errs);
+    if errs.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", kind, "", errs)) }
+}
+
+fn values<'o>(options: &'o Options, name: &str) -> Vec<&'o str> {
+    let all = options.query.iter().filter(|(n, _)| n == name);
+    all.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty()).collect()
+}
+
+/// In Go's words.
+fn numbers(options: &Options, names: &[&str]) -> Result<(), Status> {
+    for name in names {
+        let Some(value) = values(options, name).first().copied() else { continue };
+        let Err(err) = value.parse::<i64>() else { continue };
+        use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+        let why = match err.kind() {
+            PosOverflow | NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        return Err(Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: {why}")));
+    }
+    Ok(())
+}
+
+fn list(options: &Options, errs: &mut ErrorList) {
+    let at = Path::new("resourceVersionMatch");
+    if let Some(matching) = options.resource_version_match.as_deref() {
+        if options.resource_version.is_none() {
+            errs.forbidden(&at, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if !options.continue_.is_empty() {
+            errs.forbidden(&at, "resourceVersionMatch is forbidden when continue is provided");
+        }
+        if !matches!(matching, "Exact" | "NotOlderThan") {
+            errs.not_supported(&at, matching, &["Exact", "NotOlderThan", ""]);
+        }
+        if matching == "Exact" && options.resource_version.as_deref() == Some("0") {
+            errs.forbidden(&at, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        }
+    }
+    if options.send_initial_events.is_some() {
+        errs.forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+    }
+}
+
+fn watch(options: &Options, errs: &mut ErrorList) {
+    let at = Path::new("resourceVersionMatch");
+    let matching = options.resource_version_match.as_deref();
+    if options.send_initial_events.is_some() && matching != Some("NotOlderThan") {
+        errs.forbidden(&at, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+    }
+    let Some(matching) = matching else { return };
+    if options.send_initial_events.is_none() {
+        let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        errs.forbidden(&at, why);
+    }
+    if matching != "NotOlderThan" {
+        errs.not_supported(&at, matching, &["NotOlderThan"]);
+    }
+    if !options.continue_.is_empty() {
+        errs.forbidden(&at, "resourceVersionMatch is forbidden when continue is provided");
+    }
+}
+
+/// Also of `dryRun` in a body.
+pub fn dry_run(values: &[&str], errs: &mut ErrorList) {
+    if values.iter().any(|v| *v != "All") {
+        let shown: Vec<String> = values.iter().map(|v| format!("{v:?}")).collect();
+        errs.not_supported_as(&Path::new("dryRun"), &format!("[]string{{{}}}", shown.join(", ")), &["All"]);
+    }
+}
+
+fn field_validation(options: &Options, errs: &mut ErrorList) {
+    for value in values(options, "fieldValidation") {
+        if !matches!(value, "Ignore" | "Warn" | "Strict") {
+            let supported = ["", "Ignore", "Strict", "Warn"];
+            errs.not_supported(&Path::new("fieldValidation"), value, &supported);
+        }
+    }
+}
+
+fn manager(options: &Options, verb: Verb, errs: &mut ErrorList) {
+    let at = Path::new("fieldManager");
+    let name = &options.field_manager;
+    if name.chars().count() > MANAGER_MAX {
+        errs.too_long(&at, MANAGER_MAX);
+    }
+    if let Some((i, bad)) = name.char_indices().find(|(_, c)| c.is_control()) {
+        let why =
+            format!("invalid character {bad:?} (at position {i}): should only contain printable characters");
+        errs.invalid(&at, name.as_str(), &why);
+    }
+    if verb == Verb::Patch && options.force.is_some() {
+        errs.forbidden(&Path::new("force"), "may not be specified for non-apply patch");
+    }
+}
