@@ -1,8 +1,10 @@
 //! network/service.go
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use apimachinery::{Doc, Edit, doc, k};
 
-use crate::cluster::{assert_same, play, text};
+use crate::cluster::{Cluster, assert_same, play, pod, text};
 
 #[test]
 fn there_is_the_master_service() {
@@ -115,5 +117,70 @@ fn endpoints_live() {
         c.delete(&format!("{at}?labelSelector=static%3Dtrue")).await.ok();
         c.sees(&mut events, "DELETED", |e| text(e, "metadata.name") == "endpoint").await;
         c.get(&one).await.fails(404);
+    });
+}
+
+/// Waits until the Endpoints of a Service are these ports by pod, and no others.
+async fn endpoints_are(c: &Cluster, service: &str, wanted: &[(&str, &[i64])]) {
+    let wanted: BTreeMap<String, BTreeSet<i64>> =
+        wanted.iter().map(|(pod, ports)| ((*pod).to_owned(), ports.iter().copied().collect())).collect();
+    let found = |endpoints: &Doc| -> BTreeMap<String, BTreeSet<i64>> {
+        let mut out: BTreeMap<String, BTreeSet<i64>> = BTreeMap::new();
+        for subset in endpoints.get("subsets").items() {
+            for address in subset.get(k::ADDRESSES).items() {
+                let ports = subset.get(k::PORTS).items().map(|p| p.get(k::PORT).i64());
+                out.entry(address.find("targetRef.name").str().to_owned()).or_default().extend(ports);
+            }
+        }
+        out
+    };
+    let what = format!("endpoints are {wanted:?}");
+    c.until_one(&c.at("/api/v1", "endpoints"), service, &what, |e| found(e) == wanted).await;
+}
+
+async fn make_pod(c: &Cluster, name: &str, label: &str, ports: &Doc) {
+    let mut pod = pod(name, label);
+    pod.edit().at(k::SPEC).list(k::CONTAINERS).for_each(|mut c| _ = c.set(k::PORTS, ports));
+    c.post(&c.at("/api/v1", "pods"), &pod).await.ok();
+}
+
+#[test]
+fn the_endpoints_of_a_service_follow_its_pods() {
+    play(|c| async move {
+        let service = doc!({ "metadata": { "name": "endpoint-test2" }, "spec": { "selector": { "name": "endpoint-test2" },
+            "ports": [{ "port": 80, "targetPort": 80 }] } });
+        c.post(&c.at("/api/v1", "services"), &service).await.ok();
+        endpoints_are(&c, "endpoint-test2", &[]).await;
+        let port = doc!([{ "containerPort": 80 }]);
+        make_pod(&c, "pod1", "endpoint-test2", &port).await;
+        endpoints_are(&c, "endpoint-test2", &[("pod1", &[80])]).await;
+        make_pod(&c, "pod2", "endpoint-test2", &port).await;
+        endpoints_are(&c, "endpoint-test2", &[("pod1", &[80]), ("pod2", &[80])]).await;
+        let pods = c.at("/api/v1", "pods");
+        c.delete(&format!("{pods}/pod2")).await.ok();
+        endpoints_are(&c, "endpoint-test2", &[("pod1", &[80])]).await;
+        c.delete(&format!("{pods}/pod1")).await.ok();
+        endpoints_are(&c, "endpoint-test2", &[]).await;
+    });
+}
+
+#[test]
+fn the_endpoints_of_a_service_follow_the_ports_of_its_pods() {
+    play(|c| async move {
+        let service = doc!({ "metadata": { "name": "multi-endpoint-test" }, "spec": {
+            "selector": { "name": "multi-endpoint-test" },
+            "ports": [{ "name": "portname1", "port": 80, "targetPort": "svc1" },
+                { "name": "portname2", "port": 81, "targetPort": "svc2" }] } });
+        c.post(&c.at("/api/v1", "services"), &service).await.ok();
+        endpoints_are(&c, "multi-endpoint-test", &[]).await;
+        make_pod(&c, "pod1", "multi-endpoint-test", &doc!([{ "name": "svc1", "containerPort": 100 }])).await;
+        endpoints_are(&c, "multi-endpoint-test", &[("pod1", &[100])]).await;
+        make_pod(&c, "pod2", "multi-endpoint-test", &doc!([{ "name": "svc2", "containerPort": 101 }])).await;
+        endpoints_are(&c, "multi-endpoint-test", &[("pod1", &[100]), ("pod2", &[101])]).await;
+        let pods = c.at("/api/v1", "pods");
+        c.delete(&format!("{pods}/pod1")).await.ok();
+        endpoints_are(&c, "multi-endpoint-test", &[("pod2", &[101])]).await;
+        c.delete(&format!("{pods}/pod2")).await.ok();
+        endpoints_are(&c, "multi-endpoint-test", &[]).await;
     });
 }

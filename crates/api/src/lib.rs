@@ -6,9 +6,11 @@ mod coordination;
 pub mod core;
 mod discovery;
 pub mod generic;
+mod ingress;
 pub mod kind;
 mod list;
 mod networking;
+mod node;
 pub mod print;
 mod rbac;
 mod reviews;
@@ -19,6 +21,7 @@ mod suggest;
 mod tests;
 mod workload;
 
+pub use ingress::CLASS_ANNOTATION as INGRESS_CLASS_ANNOTATION;
 pub use kind::{
     Action, Allocations, Cell, Class, Column, Generation, Kind, NameRule, Op, ScalePaths, Scope,
     SelectableField, Strategy, Sub, SubKind, Version,

@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use crate::kind::Kind;
-use crate::{apps, coordination, core, discovery, networking, rbac, reviews, scheduling};
+use crate::{apps, coordination, core, discovery, networking, node, rbac, reviews, scheduling};
 
 /// Every built-in kind, virtual ones included.
 pub fn kinds() -> Vec<Arc<Kind>> {
@@ -20,6 +20,7 @@ pub(crate) fn all() -> &'static [Arc<Kind>] {
         all.push(coordination::lease());
         all.push(discovery::endpoint_slice());
         all.extend(networking::kinds());
+        all.push(node::runtime_class());
         all.extend(rbac::kinds());
         all.push(scheduling::priority_class());
         all.into_iter().map(Arc::new).collect()

@@ -50,6 +50,7 @@ pub(crate) fn kinds() -> Vec<Kind> {
                 }
             })
         },
+        crate::ingress::kind(),
         Kind {
             short: names(&["ip"]),
             scope: Scope::Cluster,

@@ -749,3 +749,39 @@ fn ingress_classes() {
     let (_, errs) = update(&class("controller: example.com/lb"), &class("controller: example.com/other"), "");
     expect![[r#"spec.controller: Invalid value: "example.com/other": field is immutable"#]].assert_eq(&errs);
 }
+
+#[test]
+fn ingresses() {
+    let ingress = |spec: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {{name: i}}, spec: {{{spec}}}}}"
+        )
+    };
+    let backend = "backend: {service: {name: web, port: {number: 80}}}";
+    row(
+        &ingress(&format!(
+            "tls: [{{}}], rules: [{{host: a.b, http: {{paths: [{{pathType: Exact, path: /, {backend}}}]}}}}]"
+        )),
+        expect!["i | <none> | a.b |  | 80, 443 | <unknown>"],
+    );
+    refuses(
+        &ingress(""),
+        expect![[r#"spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"#]],
+    );
+    refuses(
+        &ingress(&format!(
+            "rules: [{{host: 1.2.3.4, http: {{paths: [{{path: a//b, pathType: Prefix, {backend}}}, {{path: /, {backend}}}, \
+             {{pathType: Exact, path: /, backend: {{service: {{name: W, port: {{name: a, number: 1}}}}}}}}]}}}}, \
+             {{host: 'a.*', http: {{}}}}]"
+        )),
+        expect![[r#"
+            spec.rules[0].host: Invalid value: "1.2.3.4": must be a DNS name, not an IP address
+            spec.rules[0].http.paths[0].path: Invalid value: "a//b": must be an absolute path
+            spec.rules[0].http.paths[0].path: Invalid value: "a//b": must not contain '//'
+            spec.rules[0].http.paths[1].pathType: Required value: pathType must be specified
+            spec.rules[0].http.paths[2].backend.service.name: Invalid value: "W": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')
+            spec.rules[0].http.paths[2].backend: Invalid value: "": cannot set both port name & port number
+            spec.rules[1].host: Invalid value: "a.*": a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', regex used for validation is '\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+            spec.rules[1].http.paths: Required value"#]],
+    );
+}

@@ -16,7 +16,7 @@ pub(crate) mod pod_validation;
 mod replication_controller;
 mod resource_quota;
 pub(crate) mod resources;
-mod scheduling_rules;
+pub(crate) mod scheduling_rules;
 mod secret;
 mod service;
 mod service_account;

@@ -4,6 +4,7 @@
 //! Plugins read the cacher's state, which was brought up to date when the request began; they are no clients.
 //! Upstream: k8s.io/apiserver/pkg/admission, plugin/pkg/admission.
 
+mod default_ingress_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -11,6 +12,7 @@ mod node_restriction;
 mod priority;
 mod rbac_escalation;
 mod resource_quota;
+mod runtime_class;
 mod service_account;
 
 use api::SubKind;
@@ -136,6 +138,8 @@ pub fn plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(priority::Priority),
         Box::new(rbac_escalation::RbacEscalation),
         Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+        Box::new(runtime_class::RuntimeClass),
+        Box::new(default_ingress_class::DefaultIngressClass),
         Box::new(resource_quota::ResourceQuota),
     ]
 }

@@ -65,6 +65,13 @@ pub fn sample(kind: &Kind, path: &str, name: &str) -> Doc {
         "IngressClass" => {
             edit.at(k::SPEC).set(k::CONTROLLER, "example.com/c");
         }
+        "Ingress" => {
+            let service = doc!({ "name": "s", "port": { "number": 80 } });
+            edit.at(k::SPEC).at(k::DEFAULT_BACKEND).set(k::SERVICE, service);
+        }
+        "RuntimeClass" => {
+            edit.set(k::HANDLER, "h");
+        }
         "ServiceCIDR" => {
             edit.at(k::SPEC).set("cidrs", vec!["10.250.0.0/16"]);
         }

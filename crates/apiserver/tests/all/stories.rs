@@ -459,3 +459,24 @@ fn propagation_becomes_finalizers() {
         server.delete(&format!("{sets}/r?propagationPolicy=Sideways")).await.fails(422);
     });
 }
+
+#[test]
+fn an_ingress_gets_the_default_class() {
+    base::sim::run(1, async {
+        let s = Server::start().await;
+        let at = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+        let make = async |name: &str| {
+            let ingress = doc!({ "metadata": { "name": name },
+                "spec": { "defaultBackend": { "service": { "name": "web", "port": { "number": 80 } } } } });
+            let made = s.post(at, &ingress).await.ok();
+            made.root().find("spec.ingressClassName").str().to_owned()
+        };
+        assert_eq!(make("without").await, "");
+        for (name, default) in [("main", "true"), ("other", "false")] {
+            let class = doc!({ "metadata": { "name": name, "annotations": {
+                "ingressclass.kubernetes.io/is-default-class": default } }, "spec": { "controller": "example.com/lb" } });
+            s.post("/apis/networking.k8s.io/v1/ingressclasses", &class).await.ok();
+        }
+        assert_eq!(make("with").await, "main");
+    });
+}
