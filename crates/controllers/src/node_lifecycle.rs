@@ -280,6 +280,21 @@ mod tests {
     }
 
     #[test]
+    fn foreign_taints_that_evict_say_since_when() {
+        let (now, later) = ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z");
+        let node = |taints: Doc| {
+            let mut node = doc!({ "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+            node.edit().at(k::SPEC).set(k::TAINTS, taints);
+            node
+        };
+        let bare = doc!([{ "key": "a", "effect": "NoExecute" }, { "key": "b", "effect": "NoSchedule" }]);
+        let first = taints(node(bare).root(), now.parse().expect("a time"));
+        let wanted = doc!([{ "key": "a", "effect": "NoExecute", "timeAdded": now }, { "key": "b", "effect": "NoSchedule" }]);
+        assert_eq!(first, wanted);
+        assert_eq!(taints(node(first).root(), later.parse().expect("a time")), wanted, "once is enough");
+    }
+
+    #[test]
     fn pods_leave_when_they_no_longer_tolerate_the_taint() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let taint =
