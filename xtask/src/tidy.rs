@@ -33,6 +33,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("cloud", &["base", "apimachinery", "client"]),
     ("kubectl", &["base", "apimachinery", "client"]),
     ("bootstrap", &["base", "apimachinery", "client"]),
+    ("fuzz", &["base", "apimachinery"]),
     ("xtask", &[]),
     ("node-tests", &["base"]),
     ("conformance-tests", &[]),

@@ -97,7 +97,12 @@ fn apply_one(doc: &mut Doc, operation: Ref<'_>, carried: &mut Carried) -> Result
             replace(doc, path, value)
         }
         "test" => {
-            let have = find(doc.root(), path).unwrap_or_default();
+            // What an object does not have is null; what no object could have is missing.
+            let absent = || {
+                let (parent, _) = split(path)?;
+                find(doc.root(), parent).filter(|at| at.is_object()).map(|_| Ref::default())
+            };
+            let have = find(doc.root(), path).or_else(absent).ok_or_else(|| missing("test", path))?;
             if have.same(value) {
                 Ok(())
             } else {
@@ -168,10 +173,11 @@ fn edit<'a>(doc: &'a mut Doc, path: &str) -> Option<Edit<'a>> {
 
 fn add(doc: &mut Doc, path: &str, value: Ref<'_>) -> Result<(), JsonPatchError> {
     check_depth(path, value)?;
-    let Some((parent, last)) = split(path) else {
+    if path.is_empty() {
         doc.edit().put(value);
         return Ok(());
-    };
+    }
+    let (parent, last) = split(path).ok_or_else(|| missing("add", path))?;
     let mut at = edit(doc, parent).ok_or_else(|| missing("add", path))?;
     if at.read().is_object() {
         at.set(&last, value);
@@ -287,6 +293,22 @@ mod tests {
                 Err("move operation does not apply: /a/b lies within /a"),
             ),
             (r#"{"a":1}"#, r#"[{"op":"frob","path":"/a"}]"#, Err("Unexpected kind: frob")),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"add","path":"x","value":2}]"#,
+                Err("add operation does not apply: doc is missing path: x: missing value"),
+            ),
+            (r#"{"a":1}"#, r#"[{"op":"test","path":"/b","value":null}]"#, Ok(r#"{"a":1}"#)),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"test","path":"/b/c","value":null}]"#,
+                Err("test operation does not apply: doc is missing path: /b/c: missing value"),
+            ),
+            (
+                r#"{"a":[]}"#,
+                r#"[{"op":"test","path":"/a/0","value":null}]"#,
+                Err("test operation does not apply: doc is missing path: /a/0: missing value"),
+            ),
         ];
         for (target, patch, expected) in cases {
             let doc = |text: &str| json::parse(text).expect("test JSON").doc;
