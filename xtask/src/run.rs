@@ -51,8 +51,19 @@ pub fn test(root: &Path) -> Result<()> {
     let args: &[&str] =
         if nextest { &["nextest", "run", "--workspace", "--no-fail-fast"] } else { &["test", "--workspace"] };
     let mut command = cargo(root, &triple);
-    command.args(args).args(["--target", &triple]).env("KEELSON_BINARY", binary);
+    command.args(args).args(["--target", &triple]).env("KEELSON_BINARY", &binary);
     ensure!(command.status()?.success(), "tests failed");
+    clients(root, &binary)
+}
+
+/// Clients that others have written, in a workspace of their own: they are no part of the product's build.
+fn clients(root: &Path, binary: &Path) -> Result<()> {
+    let target = binary.ancestors().nth(3).context("the target directory")?.join("clients");
+    let mut command = Command::new(program());
+    command.current_dir(root.join("tests/clients")).args(["test", "--locked"]);
+    // What is set for the product's static build is not for these.
+    command.env_remove("CARGO_BUILD_TARGET").env("CARGO_TARGET_DIR", target).env("KEELSON_BINARY", binary);
+    ensure!(command.status()?.success(), "tests of clients failed");
     Ok(())
 }
 

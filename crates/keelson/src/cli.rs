@@ -146,6 +146,12 @@ impl Cluster {
         self.node_ip.unwrap_or_else(host::address)
     }
 
+    /// The address by which clients reach the API server: the one that it listens on, unless it listens on all.
+    pub fn api_address(&self) -> IpAddr {
+        let listens = self.bind_address.ip();
+        if listens.is_unspecified() { self.address() } else { listens }
+    }
+
     /// The node's name.
     pub fn node(&self) -> String {
         self.node_name.clone().unwrap_or_else(host::node_name)

@@ -72,7 +72,7 @@ pub async fn run(layout: &Layout, serving: &Serving, whole: bool) -> anyhow::Res
     let own = Client::component(transport.clone(), User::new("system:apiserver", &["system:masters"]));
     let dns = cluster.service_address(10)?.first().copied();
     bootstrap::objects::ensure(&own, roles, dns).await.context("make the cluster's own objects")?;
-    told("API server", &format!("https://{}:{}", cluster.address(), cluster.bind_address.port()));
+    told("API server", &url(cluster));
 
     let identity = format!("{}_{}", cluster.node(), base::rand::uuid());
     let mut candidate = Candidate::new(&own, "kube-system", "kube-controller-manager", &identity);
@@ -256,7 +256,7 @@ fn certificates(
     names.push(format!("kubernetes.default.svc.{domain}"));
     names.push(cluster.node());
     let mut addresses = cluster.service_address(1)?;
-    addresses.extend([cluster.address(), "127.0.0.1".parse()?, "::1".parse()?]);
+    addresses.extend([cluster.address(), cluster.api_address(), "127.0.0.1".parse()?, "::1".parse()?]);
     addresses.sort_unstable();
     addresses.dedup();
     pki.server(&names, &addresses)?;
@@ -271,11 +271,17 @@ fn certificates(
     for who in &identities {
         let pair = pki.client(who)?;
         // The machine's own components need no name or route; people may carry their file elsewhere.
-        let address = if who.file == "admin" { cluster.address() } else { "127.0.0.1".parse()? };
+        let local = who.file != "admin" && cluster.bind_address.ip().is_unspecified();
+        let address = if local { "127.0.0.1".parse()? } else { cluster.api_address() };
         let server = format!("https://{}", std::net::SocketAddr::new(address, port));
         kubeconfig::write(&layout.kubeconfig(who.file), &server, &trust.servers, who.file, &pair)?;
     }
     server_config(&trust.files).with_context(|| format!("serve with {}", trust.files.certificate.display()))
+}
+
+/// Where clients reach the API server.
+fn url(cluster: &Cluster) -> String {
+    format!("https://{}", std::net::SocketAddr::new(cluster.api_address(), cluster.bind_address.port()))
 }
 
 async fn api(pki: &Pki, trust: &Trust, cluster: &Cluster, store: Arc<dyn Store>) -> anyhow::Result<Arc<Api>> {
@@ -286,7 +292,6 @@ async fn api(pki: &Pki, trust: &Trust, cluster: &Cluster, store: Arc<dyn Store>)
     let accounts = Arc::new(ServiceAccounts::new(tokens.clone(), lister.clone()));
     let rbac = Arc::new(Rbac::new(lister.clone()));
     let tunnels = Tunnels::default();
-    let url = format!("https://{}:{}", cluster.address(), cluster.bind_address.port());
     let x509: Box<dyn Authenticator> = Box::new(X509::new(&trust.clients).context("read --client-ca-file")?);
     Ok(Arc::new(Api {
         kinds: Kinds::new(kinds),
@@ -298,7 +303,7 @@ async fn api(pki: &Pki, trust: &Trust, cluster: &Cluster, store: Arc<dyn Store>)
         audit: vec![Box::new(apiserver::filters::audit::Log)],
         metrics: Default::default(),
         flow: apiserver::filters::flow::Flow::default(),
-        paths: apiserver::paths::handlers(tokens.clone(), tunnels.clone(), url),
+        paths: apiserver::paths::handlers(tokens.clone(), tunnels.clone(), url(cluster)),
         connect: apiserver::connect::connectors(tokens, accounts, rbac, tunnels),
         pools: Pools { service_ranges: cluster.service_ranges()?, ..Pools::default() },
     }))
