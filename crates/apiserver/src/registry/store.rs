@@ -19,9 +19,6 @@ use crate::Api;
 use crate::cacher::{Collection, Item, item};
 use crate::endpoints::Request;
 
-/// Node heartbeats live here; they are soon renewed.
-const HEARTBEATS: &str = "kube-node-lease";
-
 /// What must be written along with an object, in the same transaction: addresses, ports, the charge of a quota.
 #[derive(Clone, Debug, Default)]
 pub struct Writes {
@@ -157,7 +154,7 @@ pub async fn write(api: &Api, write: Write<'_>) -> Result<Outcome, Status> {
     let Write { kind, namespace, name, expected, value, along } = write;
     let key = Bytes::from(kind.key(namespace, name));
     let ttl = (kind.ttl_seconds > 0).then(|| Duration::from_secs(kind.ttl_seconds));
-    let lazy = kind.class == Class::Lazy || namespace == HEARTBEATS;
+    let lazy = kind.class_of(namespace) == Class::Lazy;
     let op = match &value {
         Some(value) => Op::Put { key: key.clone(), value: value.clone().into(), ttl },
         None => Op::delete(key.clone()),
