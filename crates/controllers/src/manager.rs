@@ -18,6 +18,7 @@ use client::{Client, Deleted, Error, EventRecorder, Fence, ObjectKey, SharedCach
 pub const INFORMERS: &str = "system:kube-controller-manager";
 
 /// A controller, declared. Its caches, its RBAC role and its place in the graph follow from this.
+#[derive(Clone, Copy)]
 pub struct Controller {
     /// Upstream's name: also its service account and the suffix of its role.
     pub name: &'static str,

@@ -1,13 +1,15 @@
 //! All that the store ever showed, in its order: what the checkers look at, and what two runs of a seed must share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use base::time::Timestamp;
+use base::time::{Instant, Timestamp};
 use bytes::Bytes;
 use storage::{
-    BoxFuture, Class, Event, EventKind, KeyValue, Op, Range, RangeReply, Result, Store, Txn, TxnReply, Watch,
+    BoxFuture, Class, Event, EventKind, KeyValue, Op, Range, RangeReply, Result, Store, StoreError, Txn,
+    TxnReply, Watch,
 };
 
 use crate::checkers::{self, Checker};
@@ -27,6 +29,30 @@ pub struct Write<'a> {
 /// One line of the history: revision, key, and the value's hash (0 for a delete).
 pub type Line = (u64, String, u64);
 
+/// What became of a key at a revision, for good.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// The value; none when the key was deleted.
+    pub value: Option<Bytes>,
+    /// The revision from which on it has never been, if a power cut undid it.
+    pub undone: Option<u64>,
+    /// When this was seen.
+    pub at: Instant,
+}
+
+/// How the store's life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its process is killed.
+    Killed,
+    /// The machine stops.
+    PowerCut,
+}
+
+/// What may be gone after a power cut: lazy writes of the last second, and of as long as the disk took meanwhile.
+const LAST: Duration = Duration::from_secs(1);
+const DISK_CALLS: u32 = 8;
+
 /// The history of one run.
 #[derive(Default)]
 pub struct History(Mutex<State>);
@@ -35,6 +61,9 @@ pub struct History(Mutex<State>);
 struct State {
     lines: Vec<Line>,
     seen: u64,
+    commits: BTreeMap<(u64, String), Commit>,
+    ended: Option<(End, Instant)>,
+    disk_delay_most: Duration,
     live: BTreeMap<String, u64>,
     promised: BTreeMap<Bytes, Promise>,
     under_way: BTreeMap<u64, Vec<Op>>,
@@ -81,12 +110,29 @@ impl History {
         self.lock().lines.clone()
     }
 
-    /// A server has opened the store: what was promised must be there. Gives the revision to watch from.
+    /// All changes that were ever visible, by revision and key.
+    pub fn commits(&self) -> BTreeMap<(u64, String), Commit> {
+        self.lock().commits.clone()
+    }
+
+    /// The store's life ends.
+    pub fn ends(&self, end: End) {
+        self.lock().ended = Some((end, base::time::instant()));
+    }
+
+    /// Calls of the store's disk may take that long.
+    pub fn disk_takes(&self, delay_most: Duration) {
+        let mut state = self.lock();
+        state.disk_delay_most = state.disk_delay_most.max(delay_most);
+    }
+
+    /// The store was opened: what was promised must be there. Gives the revision to watch from.
     ///
     /// # Errors
     /// The store's.
     pub async fn begin(&self, store: &dyn Store) -> Result<u64> {
         let all = store.range(Range::prefix(Bytes::new())).await?;
+        self.catch_up(store, all.revision).await?;
         let mut state = self.lock();
         state.check_promises(&all.kvs);
         let now: BTreeMap<String, &KeyValue> = all.kvs.iter().map(|kv| (text(&kv.key), kv)).collect();
@@ -104,11 +150,41 @@ impl History {
         Ok(all.revision + 1)
     }
 
+    /// Takes in what became visible, or was undone, while nobody followed.
+    async fn catch_up(&self, store: &dyn Store, revision: u64) -> Result<()> {
+        let mut from = self.lock().seen + 1;
+        if from == 1 || revision < from {
+            return Ok(());
+        }
+        // Whoever saw what is undone is refused: back to the place that is not.
+        let mut watch = loop {
+            match store.watch(Bytes::new(), from).await {
+                Err(StoreError::Compacted { .. }) if from > 2 => from -= 1,
+                watch => break watch?,
+            }
+        };
+        let mut there = BTreeSet::new();
+        loop {
+            let batch = watch.next().await?;
+            let mut state = self.lock();
+            for event in &batch.events {
+                state.commit_event(event);
+                there.insert((event.kv.mod_revision, text(&event.kv.key)));
+            }
+            if batch.revision >= revision {
+                state.undo(from, revision, &there);
+                return Ok(());
+            }
+        }
+    }
+
     /// Follows a server's store until dropped.
     pub async fn follow(self: Arc<Self>, mut watch: Watch) {
         while let Ok(batch) = watch.next().await {
             let mut state = self.lock();
-            for Event { kind, kv, .. } in batch.events {
+            for event in batch.events {
+                state.commit_event(&event);
+                let Event { kind, kv, .. } = event;
                 if kv.mod_revision > state.seen {
                     let value = (kind == EventKind::Put).then_some(&kv.value);
                     state.write(kv.mod_revision, text(&kv.key), value);
@@ -117,6 +193,11 @@ impl History {
             state.seen = state.seen.max(batch.revision);
         }
     }
+}
+
+/// Whether a key is of those whose writes may be lost with the last second.
+fn is_lazy(key: &str) -> bool {
+    ["/registry/events/", "/registry/leases/kube-node-lease/"].iter().any(|prefix| key.starts_with(prefix))
 }
 
 fn text(key: &[u8]) -> String {
@@ -139,6 +220,34 @@ impl State {
         for checker in &mut self.checkers {
             let name = checker.name();
             found.extend(checker.wrote(&write).into_iter().map(|what| format!("{name}: {what}")));
+        }
+        found.into_iter().for_each(|what| self.accuse(what));
+    }
+
+    fn commit_event(&mut self, event: &Event) {
+        let value = (event.kind == EventKind::Put).then(|| event.kv.value.clone());
+        self.commit(event.kv.mod_revision, &event.kv.key, value);
+    }
+
+    fn commit(&mut self, revision: u64, key: &[u8], value: Option<Bytes>) {
+        let commit = Commit { value, undone: None, at: base::time::instant() };
+        self.commits.entry((revision, text(key))).or_insert(commit);
+    }
+
+    /// Of what was visible from revision `from` on, only this is there; `revision` is that of the store as it is now.
+    fn undo(&mut self, from: u64, revision: u64, there: &BTreeSet<(u64, String)>) {
+        let ended = self.ended;
+        let since = LAST + self.disk_delay_most * DISK_CALLS;
+        let mut found = Vec::new();
+        let since_then = self.commits.range_mut((from, String::new())..);
+        for ((at, key), commit) in since_then.filter(|(at, _)| !there.contains(at)) {
+            commit.undone = Some(revision);
+            let may_go = ended.is_some_and(|(end, ended)| {
+                end == End::PowerCut && ended.saturating_duration_since(commit.at) <= since
+            });
+            if !may_go || !is_lazy(key) {
+                found.push(format!("undone: {key} of revision {at} after {ended:?}"));
+            }
         }
         found.into_iter().for_each(|what| self.accuse(what));
     }
@@ -169,6 +278,10 @@ impl State {
         let ops = self.under_way.remove(&id).unwrap_or_default();
         let TxnReply::Done { revision, .. } = reply else { return };
         for op in ops {
+            if let Op::Put { key, value, .. } = &op {
+                // Its reader may be quicker than we who follow.
+                self.commit(*revision, key, Some(value.clone()));
+            }
             let (key, value) = match op {
                 // What expires, and what may be lost with the last second, promises nothing.
                 Op::Put { key, value, ttl: None } if class == Class::Durable => (key, Some(hash(&value))),

@@ -1,4 +1,4 @@
-//! One life of the server's process: store, API, the cluster's own objects.
+//! One life of a server's process: cache, API, the cluster's own objects, over a store that may live elsewhere.
 
 use std::sync::Arc;
 
@@ -33,14 +33,6 @@ KQedyMoBRNNdxu91gKxAXCNeYKk3e1gjfTUoHOMiy8cBRepH7uZuvRf1
 /// Where clients outside would reach it.
 const URL: &str = "https://192.0.2.100:6443";
 
-/// A server that answers; it dies with this.
-pub struct Server {
-    /// The way to it.
-    pub api: LocalTransport,
-    // Never read: they live as long as this.
-    _follow: Task<()>,
-}
-
 /// All kinds that controllers look after.
 pub fn kinds() -> Vec<Named> {
     let all = api::kinds();
@@ -69,17 +61,24 @@ pub fn settings() -> Settings {
     }
 }
 
-/// Opens the store on `disk` as it is and serves it.
+/// Opens the store on `disk` as it is, and has all that it shows noted for as long as the task lives.
 ///
 /// # Errors
-/// What kept it from coming up, in words.
-pub async fn start(disk: SimDisk, history: Arc<History>) -> anyhow::Result<Server> {
+/// The store's.
+pub async fn open(disk: SimDisk, history: Arc<History>) -> storage::Result<(Arc<dyn Store>, Task<()>)> {
     let options = Options { segment_bytes: 512 << 10, ..Options::default() };
     let engine: Arc<dyn Store> = Arc::new(Engine::open(Arc::new(disk), options).await?);
     let from = history.begin(&*engine).await?;
     let watch = engine.watch(Bytes::new(), from).await?;
     let follow = base::task::spawn(history.clone().follow(watch));
-    let store: Arc<dyn Store> = Arc::new(Witness { store: engine, history });
+    Ok((Arc::new(Witness { store: engine, history }), follow))
+}
+
+/// Serves a store.
+///
+/// # Errors
+/// What kept it from coming up, in words.
+pub async fn start(store: Arc<dyn Store>) -> anyhow::Result<LocalTransport> {
     let all = api::kinds();
     let cacher = Arc::new(Cacher::start(store.clone(), &all).await?);
     let lister: Arc<dyn Lister> = cacher.clone();
@@ -105,5 +104,5 @@ pub async fn start(disk: SimDisk, history: Arc<History>) -> anyhow::Result<Serve
     let own = Client::component(transport, User::new("system:apiserver", &["system:masters"]));
     let roles = controllers::roles(controllers::ALL, &kinds());
     bootstrap::objects::ensure(&own, roles, None).await?;
-    Ok(Server { api, _follow: follow })
+    Ok(api)
 }

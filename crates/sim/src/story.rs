@@ -3,7 +3,7 @@
 //! should be.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::call::Options;
@@ -15,19 +15,23 @@ use client::reflector::{self, Selection};
 use client::{Client, DeleteOptions, Error, PatchType};
 
 use crate::Outcome;
-use crate::faults::{self, Tally};
+use crate::faults::{self, Storm, Tally};
 use crate::world::World;
 
 const NS: &str = "myspace";
-const IP_ADDRESSES: Gvr = Gvr::new("networking.k8s.io", "v1", "ipaddresses");
+/// Which Service has which cluster address.
+pub const IP_ADDRESSES: Gvr = Gvr::new("networking.k8s.io", "v1", "ipaddresses");
 /// Virtual time within which whatever is waited for must come, faults or not: the longest back-offs are minutes.
 const SOON: Duration = Duration::from_secs(1800);
 /// The wait before a person tries again.
 const AGAIN: Duration = Duration::from_millis(700);
 /// The longest time that faults strike, in milliseconds.
 const STORM_MS: u64 = 180_000;
+/// The longest wait between two faults.
+const PEACE: Duration = Duration::from_secs(20);
 
-type Told<T = ()> = Result<T, String>;
+/// How a part of a story went, or what went wrong.
+pub type Told<T = ()> = Result<T, String>;
 
 struct Story {
     world: Arc<World>,
@@ -40,13 +44,17 @@ pub async fn play() -> Outcome {
     let nodes = 1 + u8::try_from(base::rand::below(3)).unwrap_or(0);
     let world = Arc::new(World::new(nodes));
     world.net.set(faults::CALM.0, faults::CALM.1);
-    let tally: Tally = Arc::new(Mutex::new(faults::ALL.iter().map(|f| (f.name(), 0)).collect()));
+    let tally = Tally::new(faults::DEMO);
     let story = Story { client: world.admin(), world: world.clone(), tally: tally.clone() };
     if let Err(what) = story.told().await {
         world.history.accuse(what);
     }
-    let faults = tally.lock().expect("nobody panics holding it").clone();
-    Outcome { lines: world.history.lines(), faults, broken: world.history.broken() }
+    Outcome {
+        lines: world.history.lines(),
+        faults: tally.counts(),
+        saw: Vec::new(),
+        broken: world.history.broken(),
+    }
 }
 
 fn deployment() -> Doc {
@@ -87,7 +95,8 @@ impl Story {
         let storm = || {
             let ms = if calm { 0 } else { base::rand::below(most_ms) };
             let end = base::time::instant() + Duration::from_millis(ms);
-            base::task::spawn(faults::storm(self.world.clone(), self.tally.clone(), end))
+            let storm = Storm { faults: faults::DEMO, peace_most: PEACE, end };
+            base::task::spawn(storm.rage(self.world.clone(), self.tally.clone()))
         };
         vec![storm(), storm()]
     }
@@ -194,11 +203,11 @@ impl Story {
 
     async fn falling(&self) -> Told {
         let deployments = self.here(DEPLOYMENTS);
-        self.insist("delete the deployment", || deployments.delete("web", DeleteOptions::default())).await?;
+        insist("delete the deployment", || deployments.delete("web", DeleteOptions::default())).await?;
         self.until("the sets are collected", REPLICA_SETS, <[Doc]>::is_empty).await?;
         self.until("the pods are collected", PODS, <[Doc]>::is_empty).await?;
         let namespaces = self.client.resource(NAMESPACES);
-        self.insist("delete the namespace", || namespaces.delete(NS, DeleteOptions::default())).await
+        insist("delete the namespace", || namespaces.delete(NS, DeleteOptions::default())).await
     }
 
     async fn nothing_is_left(&self) -> Told {
@@ -233,7 +242,7 @@ impl Story {
 
     async fn create(&self, resource: client::Resource, object: Doc) -> Told {
         let what = format!("create {}", resource.gvr());
-        self.insist(&what, || {
+        insist(&what, || {
             let (resource, object) = (resource.clone(), object.clone());
             async move { resource.create(object).await }
         })
@@ -242,29 +251,8 @@ impl Story {
 
     async fn patch(&self, gvr: Gvr, name: &str, patch: Doc) -> Told {
         let resource = self.here(gvr);
-        self.insist(&format!("patch {name}"), || {
-            resource.patch(name, PatchType::Strategic, patch.clone(), "")
-        })
-        .await
-    }
-
-    /// Tries until it is done, or turns out to have been done.
-    async fn insist<T, F: Future<Output = Result<T, Error>>>(&self, what: &str, ask: impl Fn() -> F) -> Told {
-        let start = base::time::instant();
-        let mut tried = false;
-        loop {
-            match ask().await {
-                Ok(_) => return Ok(()),
-                Err(err) if tried && (err.is_already_exists() || err.is_not_found()) => return Ok(()),
-                Err(err) if start.elapsed() > SOON => return Err(format!("{what}: {err}")),
-                Err(err) if err.status().is_some_and(|s| s.code < 500 && s.code != 429 && s.code != 409) => {
-                    return Err(format!("{what}: {err}"));
-                }
-                Err(_) => {}
-            }
-            tried = true;
-            base::time::sleep(AGAIN).await;
-        }
+        insist(&format!("patch {name}"), || resource.patch(name, PatchType::Strategic, patch.clone(), ""))
+            .await
     }
 
     async fn list(&self, gvr: Gvr) -> Told<Vec<Doc>> {
@@ -278,20 +266,52 @@ impl Story {
 
     /// Waits until the objects of a kind are as `test` says.
     async fn until_of(&self, resource: client::Resource, what: &str, test: impl Fn(&[Doc]) -> bool) -> Told {
-        let (cache, _fresh) = reflector::start(resource, Selection::default(), vec![]);
-        let docs = |c: &client::SharedCache| c.list().iter().map(|s| s.doc()).collect::<Vec<_>>();
-        let held = cache.wait_until(|c| c.is_synced() && test(&docs(c)));
-        if base::time::timeout(SOON, held).await.is_ok() {
-            return Ok(());
-        }
-        let seen: Vec<String> = docs(&cache).iter().map(|d| format!("{:?}", d.root())).collect();
+        let Err(seen) = wait_for(resource, what, test).await else { return Ok(()) };
         let events = self.list(EVENTS).await.unwrap_or_default();
         let told: Vec<String> = events.iter().map(message).collect();
-        Err(format!("not in time: {what}\n{}\nevents:\n{}", seen.join("\n"), told.join("\n")))
+        Err(format!("{seen}\nevents:\n{}", told.join("\n")))
     }
 }
 
-fn at<'a>(object: &'a Doc, path: &str) -> Ref<'a> {
+/// Tries until it is done, or turns out to have been done.
+///
+/// # Errors
+/// What is refused, or does not work for too long.
+pub async fn insist<T, F: Future<Output = Result<T, Error>>>(what: &str, ask: impl Fn() -> F) -> Told {
+    let start = base::time::instant();
+    let mut tried = false;
+    loop {
+        match ask().await {
+            Ok(_) => return Ok(()),
+            Err(err) if tried && (err.is_already_exists() || err.is_not_found()) => return Ok(()),
+            Err(err) if start.elapsed() > SOON => return Err(format!("{what}: {err}")),
+            Err(err) if err.status().is_some_and(|s| s.code < 500 && s.code != 429 && s.code != 409) => {
+                return Err(format!("{what}: {err}"));
+            }
+            Err(_) => {}
+        }
+        tried = true;
+        base::time::sleep(AGAIN).await;
+    }
+}
+
+/// Waits until the objects of a resource are as `test` says.
+///
+/// # Errors
+/// What was seen in its place, when it takes too long.
+pub async fn wait_for(resource: client::Resource, what: &str, test: impl Fn(&[Doc]) -> bool) -> Told {
+    let (cache, _fresh) = reflector::start(resource, Selection::default(), vec![]);
+    let docs = |c: &client::SharedCache| c.list().iter().map(|s| s.doc()).collect::<Vec<_>>();
+    let held = cache.wait_until(|c| c.is_synced() && test(&docs(c)));
+    if base::time::timeout(SOON, held).await.is_ok() {
+        return Ok(());
+    }
+    let seen: Vec<String> = docs(&cache).iter().map(|d| format!("{:?}", d.root())).collect();
+    Err(format!("not in time: {what}\n{}", seen.join("\n")))
+}
+
+/// What lies at a path in an object.
+pub fn at<'a>(object: &'a Doc, path: &str) -> Ref<'a> {
     object.root().find(path)
 }
 

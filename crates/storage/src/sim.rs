@@ -110,6 +110,11 @@ impl SimDisk {
         s.safe_names = names;
     }
 
+    /// How long calls take at most from now on.
+    pub fn set_delay(&self, most: Duration) {
+        self.state().delay_most = most;
+    }
+
     /// Lets the next sync of a file fail.
     pub fn fail_next_sync(&self) {
         self.state().fail_sync = true;

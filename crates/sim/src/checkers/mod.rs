@@ -1,13 +1,26 @@
-//! What must hold at every moment, one checker per file, one ordered list. What must hold once all is healed is asked by
-//! the story itself; that nothing acknowledged is lost, by [`crate::history`].
+//! What must hold, one checker per file, two ordered lists: of the store at every moment ([`all`]), and of what clients
+//! saw in the end ([`JUDGES`]), by the names of etcd's watch guarantees. What must hold once all is healed is asked by
+//! the stories themselves; that nothing acknowledged is lost, by [`crate::history`].
 
+mod atomic;
+mod bookmarkable;
+#[cfg(test)]
+mod judged;
+mod linearizable;
 mod no_double_bind;
+mod ordered;
 mod quota_never_exceeded;
+mod reliable;
+mod resumable;
+mod unique;
 mod unique_pod_ips;
+mod unique_service_addresses;
 
 use apimachinery::{Doc, codec};
 
 use crate::history::Write;
+use crate::ledger::{Ledger, Says};
+use crate::record::{Evidence, Heard, Watched};
 
 /// Looks at every change of the store, in order.
 pub trait Checker: Send {
@@ -23,7 +36,78 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(no_double_bind::NoDoubleBind::default()),
         Box::new(quota_never_exceeded::QuotaNeverExceeded::default()),
         Box::new(unique_pod_ips::UniquePodIps::default()),
+        Box::new(unique_service_addresses::UniqueServiceAddresses::default()),
     ]
+}
+
+/// Holds what clients saw against what was committed.
+pub trait Judge: Sync {
+    /// What it is called in accusations.
+    fn name(&self) -> &'static str;
+    /// Gives what is wrong.
+    fn judge(&self, evidence: &Evidence) -> Vec<String>;
+}
+
+/// All judges.
+pub const JUDGES: &[&dyn Judge] = &[
+    &ordered::Ordered,
+    &unique::Unique,
+    &atomic::Atomic,
+    &reliable::Reliable,
+    &resumable::Resumable,
+    &bookmarkable::Bookmarkable,
+    &linearizable::Linearizable,
+];
+
+/// Where a stretch of a watch differs from what was committed after `from` and up to its last word.
+fn differs(ledger: &Ledger, watch: &Watched, from: u64, stretch: &[Heard]) -> Option<String> {
+    let last = stretch.last()?;
+    let to = last.revision();
+    let mut due = ledger.says(&watch.selection, from, to).into_iter();
+    for heard in stretch {
+        let (says, seen) = match heard {
+            Heard::Added(seen) => (Says::Added, seen),
+            Heard::Modified(seen) => (Says::Modified, seen),
+            Heard::Deleted(seen) => (Says::Deleted, seen),
+            Heard::Bookmark { revision, .. } => {
+                let missed = due.as_slice().first().filter(|(_, step)| step.revision <= *revision);
+                if let Some((says, step)) = missed {
+                    return Some(format!(
+                        "missed {says:?} {} of {}: {}",
+                        step.key,
+                        step.revision,
+                        watch.at(*revision)
+                    ));
+                }
+                continue;
+            }
+        };
+        let Some((due, step)) = due.next() else {
+            return Some(format!(
+                "{says:?} {} of {} never was: {}",
+                seen.name,
+                seen.revision,
+                watch.at(from)
+            ));
+        };
+        let shown = if due == Says::Deleted { ledger.before(step) } else { Some(step) };
+        let same = says == due
+            && watch.selection.key_of(seen) == step.key
+            && shown.is_some_and(|shown| shown.is(seen, step.revision));
+        if !same {
+            return Some(format!(
+                "{says:?} {} of {} in place of {due:?} {} of {}: {}",
+                seen.name,
+                seen.revision,
+                step.key,
+                step.revision,
+                watch.at(from)
+            ));
+        }
+    }
+    // Others of the last one's revision may be still to come.
+    let missed = due.find(|(_, step)| step.revision < to);
+    missed.map(|(says, step)| format!("missed {says:?} {} of {}: {}", step.key, step.revision, watch.at(to)))
 }
 
 /// The object that was written, if the key is one of this resource (`pods`).
@@ -64,6 +148,10 @@ mod tests {
             "nodeName": node, "containers": [{ "name": "c", "resources": { "requests": { "cpu": "600m" } } }] } })
     }
 
+    fn service(name: &str, ip: &str, port: i64) -> Doc {
+        doc!({ "metadata": { "name": name }, "spec": { "clusterIPs": [ip], "ports": [{ "nodePort": port }] } })
+    }
+
     #[test]
     fn each_checker_accuses_what_it_is_for() {
         let one = "/registry/pods/a/one";
@@ -73,6 +161,13 @@ mod tests {
         assert_eq!(rebound, ["/registry/pods/a/one went from n1 to \"n2\" at revision 1"]);
         let shared = accused(&[(one, pod("one", "n1", "10.0.0.1")), (two, pod("two", "n1", "10.0.0.1"))]);
         assert_eq!(shared, ["/registry/pods/a/two and /registry/pods/a/one both have 10.0.0.1"]);
+        let (one_service, two_services) =
+            ("/registry/services/specs/a/one", "/registry/services/specs/a/two");
+        let shared = accused(&[
+            (one_service, service("one", "10.96.0.9", 30_001)),
+            (two_services, service("two", "10.96.0.8", 30_001)),
+        ]);
+        assert_eq!(shared, [format!("{two_services} and {one_service} both have node port 30001")]);
         let quota = doc!({ "metadata": { "name": "q", "namespace": "a" }, "spec": { "hard": { "requests.cpu": "1" } } });
         let exceeded = accused(&[
             ("/registry/resourcequotas/a/q", quota),

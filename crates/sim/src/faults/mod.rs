@@ -1,12 +1,15 @@
-//! What can go wrong, one fault per file, one ordered list. A fault mends what it broke before it ends.
+//! What can go wrong, one fault per file, one ordered list for each story. A fault mends what it broke before it ends.
 
 mod controllers_crash;
 mod kubelet_crash;
 mod lossy_network;
+mod partition;
 mod power_cut;
 mod scheduler_crash;
 mod server_killed;
+mod slow_disk;
 mod slow_network;
+mod store_killed;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,8 +19,7 @@ use base::time::Instant;
 
 use crate::world::World;
 
-/// The longest wait between two faults, and the longest that one lasts, in milliseconds.
-const PEACE_MS: u64 = 20_000;
+/// The longest that a fault lasts, in milliseconds.
 const LASTS_MS: u64 = 8_000;
 
 /// How a calm network is.
@@ -31,8 +33,8 @@ pub trait Fault: Sync {
     fn strike<'a>(&'a self, world: &'a World) -> BoxFuture<'a, ()>;
 }
 
-/// All faults.
-pub const ALL: &[&dyn Fault] = &[
+/// What strikes the demo's cluster.
+pub const DEMO: &[&dyn Fault] = &[
     &server_killed::ServerKilled,
     &power_cut::PowerCut,
     &controllers_crash::ControllersCrash,
@@ -42,20 +44,62 @@ pub const ALL: &[&dyn Fault] = &[
     &lossy_network::LossyNetwork,
 ];
 
-/// How often each fault struck.
-pub type Tally = Arc<Mutex<Vec<(&'static str, u32)>>>;
+/// What strikes API servers over one store.
+pub const API: &[&dyn Fault] = &[
+    &server_killed::ServerKilled,
+    &store_killed::StoreKilled,
+    &power_cut::PowerCut,
+    &partition::Partition,
+    &slow_disk::SlowDisk,
+    &controllers_crash::ControllersCrash,
+    &slow_network::SlowNetwork,
+    &lossy_network::LossyNetwork,
+];
 
-/// Lets faults strike at random until `end`; the last one is mended when this returns.
-pub async fn storm(world: Arc<World>, tally: Tally, end: Instant) {
-    loop {
-        let wait = Duration::from_millis(base::rand::below(PEACE_MS));
-        if base::time::instant() + wait >= end {
-            return;
+/// How often each fault struck. Handles are clones.
+#[derive(Clone)]
+pub struct Tally(Arc<Mutex<Vec<(&'static str, u32)>>>);
+
+impl Tally {
+    /// None of `faults` has struck yet.
+    pub fn new(faults: &[&dyn Fault]) -> Tally {
+        Tally(Arc::new(Mutex::new(faults.iter().map(|f| (f.name(), 0)).collect())))
+    }
+
+    /// In the order of the faults' list.
+    pub fn counts(&self) -> Vec<(&'static str, u32)> {
+        self.0.lock().expect("nobody panics holding it").clone()
+    }
+
+    fn struck(&self, fault: usize) {
+        self.0.lock().expect("nobody panics holding it")[fault].1 += 1;
+    }
+}
+
+/// When which faults strike.
+#[derive(Clone, Copy)]
+pub struct Storm {
+    /// The faults to pick from, those that the tally counts.
+    pub faults: &'static [&'static dyn Fault],
+    /// The longest wait between two of them.
+    pub peace_most: Duration,
+    /// When they cease.
+    pub end: Instant,
+}
+
+impl Storm {
+    /// Lets faults strike at random; the last one is mended when this returns.
+    pub async fn rage(self, world: Arc<World>, tally: Tally) {
+        loop {
+            let wait = Duration::from_millis(base::rand::below(self.peace_most.as_millis() as u64));
+            if base::time::instant() + wait >= self.end {
+                return;
+            }
+            base::time::sleep(wait).await;
+            let pick = usize::try_from(base::rand::below(self.faults.len() as u64)).unwrap_or(0);
+            tally.struck(pick);
+            self.faults[pick].strike(&world).await;
         }
-        base::time::sleep(wait).await;
-        let pick = usize::try_from(base::rand::below(ALL.len() as u64)).unwrap_or(0);
-        tally.lock().expect("nobody panics holding it")[pick].1 += 1;
-        ALL[pick].strike(&world).await;
     }
 }
 
@@ -63,4 +107,9 @@ pub async fn storm(world: Arc<World>, tally: Tally, end: Instant) {
 async fn last() {
     let most = 1 << base::rand::below(14);
     base::time::sleep(Duration::from_millis(base::rand::below(most.min(LASTS_MS)))).await;
+}
+
+/// One of the servers.
+fn any_server(world: &World) -> usize {
+    usize::try_from(base::rand::below(world.shape.servers as u64)).unwrap_or(0)
 }

@@ -1,8 +1,9 @@
-//! The server's power fails: what was not synced is gone, or torn.
+//! The power of the store and the servers fails: what was not synced is gone, or torn.
 
 use apimachinery::call::BoxFuture;
 
 use super::{Fault, last};
+use crate::history::End;
 use crate::world::World;
 
 /// See the module's text.
@@ -15,9 +16,9 @@ impl Fault for PowerCut {
 
     fn strike<'a>(&'a self, world: &'a World) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            if world.end_server(true) {
+            if world.end_store(End::PowerCut) {
                 last().await;
-                world.start_server();
+                world.start_all();
             }
         })
     }

@@ -1,8 +1,9 @@
-//! The server is killed: all that it wrote is on the disk, perhaps half a write more.
+//! An API server is killed; with the store, if that lives in its process: what was written is on the disk, perhaps half
+//! a write more.
 
 use apimachinery::call::BoxFuture;
 
-use super::{Fault, last};
+use super::{Fault, any_server, last};
 use crate::world::World;
 
 /// See the module's text.
@@ -15,9 +16,9 @@ impl Fault for ServerKilled {
 
     fn strike<'a>(&'a self, world: &'a World) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            if world.end_server(false) {
+            if world.end_server(any_server(world)) {
                 last().await;
-                world.start_server();
+                world.start_all();
             }
         })
     }
