@@ -33,7 +33,7 @@ const DIRECTION: &[(&str, &[&str])] = &[
     ("cloud", &["base", "apimachinery", "client"]),
     ("kubectl", &["base", "apimachinery", "client"]),
     ("bootstrap", &["base", "apimachinery", "client"]),
-    ("fuzz", &["base", "apimachinery"]),
+    ("fuzz", &["base", "apimachinery", "api", "storage", "apiserver"]),
     ("xtask", &[]),
     ("node-tests", &["base"]),
     ("conformance-tests", &[]),

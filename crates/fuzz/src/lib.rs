@@ -9,6 +9,25 @@ pub mod make;
 pub mod play;
 mod targets;
 
+#[allow(
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unused_imports,
+    reason = "borrowed from the API server's tests"
+)]
+#[path = "../../apiserver/tests/all/behaviour.rs"]
+mod behaviour;
+#[allow(
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unused_imports,
+    reason = "borrowed from the API server's tests"
+)]
+#[path = "../../apiserver/tests/all/harness.rs"]
+mod harness;
+
 use dice::Dice;
 
 /// What is wrong, in a sentence.
@@ -36,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "strategic", seeds: 600, run: targets::strategic::run },
     Target { name: "selector", seeds: 3000, run: targets::selector::run },
     Target { name: "quantity", seeds: 5000, run: targets::quantity::run },
+    Target { name: "requests", seeds: 60, run: targets::requests::run },
 ];
 
 /// Complains with the words of `why` unless `holds`.

@@ -32,4 +32,5 @@ each! {
     strategic "strategic",
     selector "selector",
     quantity "quantity",
+    requests "requests",
 }

@@ -5,6 +5,7 @@ pub mod json_patch;
 pub mod merge_patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod requests;
 pub mod schema;
 pub mod selector;
 pub mod strategic;

@@ -54,7 +54,7 @@ fn comes_back(dice: &mut Dice, (group, version, kind): (&str, &str, &str), ty: T
 
 /// Whether they say the same, in the same order. An empty list or map that JSON must not omit is null when it comes
 /// back: protobuf has no word for either, upstream's neither.
-fn same(back: Ref<'_>, want: Ref<'_>) -> bool {
+pub(super) fn same(back: Ref<'_>, want: Ref<'_>) -> bool {
     if back.exists() && !back.is_set() {
         return want.exists() && want.is_empty();
     }

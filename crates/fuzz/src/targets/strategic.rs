@@ -42,15 +42,19 @@ fn direct(dice: &mut Dice, value: &mut Value) {
     }
 }
 
-/// Lists that are merged hold each item once: of those that do not, upstream keeps all where there was nothing, and
-/// else one.
+/// Lists that are merged hold each item once, and each key: of those that do not, upstream keeps all where there was
+/// nothing, and else one.
 fn distinct(value: &mut Value) {
     match value {
         Value::Array(items) => {
             items.iter_mut().for_each(distinct);
             let mut kept: Vec<Value> = Vec::new();
             for item in std::mem::take(items) {
-                if !kept.contains(&item) {
+                let alike = |other: &Value| match (other.as_object(), item.as_object()) {
+                    (Some(a), Some(b)) => a.iter().any(|(name, value)| b.get(name) == Some(value)),
+                    _ => *other == item,
+                };
+                if !kept.iter().any(alike) {
                     kept.push(item);
                 }
             }
