@@ -44,7 +44,8 @@ fn as_go_writes(kind: &Kind, doc: &mut Doc) {
 /// Shapes the new state of an object (both of the stored version): system metadata as it was, `/status` writes
 /// change nothing but status and metadata, other writes never status, and the generation grows by the kind's rule.
 pub fn before_update(kind: &Kind, op: &Op<'_>, new: &mut Doc, old: &Doc) {
-    match kind.sub(op.subresource).map(|s| s.does) {
+    let does = kind.sub(op.subresource).map(|s| s.does);
+    match does {
         Some(SubKind::Status) => keep_all_but_status(new, old, !kind.strategy.labels_change_with_status()),
         // A binding writes both: the node, and the condition that says so.
         Some(SubKind::Binding) => {}
@@ -69,7 +70,8 @@ pub fn before_update(kind: &Kind, op: &Op<'_>, new: &mut Doc, old: &Doc) {
         }
     }
     kind.strategy.prepare(op, new, Some(old));
-    if grows(kind.strategy.generation(), new, old) {
+    // What a controller notes beside the status is no new wish.
+    if does != Some(SubKind::Status) && grows(kind.strategy.generation(), new, old) {
         let next = old_meta.get(k::GENERATION).i64() + 1;
         new.edit().at(k::METADATA).set(k::GENERATION, next);
     }

@@ -414,6 +414,12 @@ impl Kind {
         self
     }
 
+    /// The same with a warning for every use of its (first) version.
+    pub(crate) fn deprecated(mut self, warning: &'static str) -> Kind {
+        self.versions[0].deprecated = Some(warning.into());
+        self
+    }
+
     /// The version that is stored.
     pub fn storage_version(&self) -> &Version {
         &self.versions[self.stored]

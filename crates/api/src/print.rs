@@ -31,6 +31,18 @@ pub(crate) const CREATED_AT: Column =
 /// What kinds without columns of their own show.
 pub(crate) const NAME_AGE: &[Column] = &[NAME, AGE];
 
+/// Of every kind's Scale.
+pub const SCALE: &[Column] = &[
+    NAME,
+    Column::code("Desired", "integer", "How many pods there should be.", |o, _| {
+        Cell::Int(o.get(k::SPEC).get(k::REPLICAS).i64())
+    }),
+    Column::code("Available", "integer", "How many there are.", |o, _| {
+        Cell::Int(o.get(k::STATUS).get(k::REPLICAS).i64())
+    }),
+    AGE,
+];
+
 /// The age of an RFC 3339 time; `<unknown>` without one.
 pub(crate) fn age_of(time: &str, now: Timestamp) -> Cell {
     match time.parse::<Timestamp>() {

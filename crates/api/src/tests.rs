@@ -2,7 +2,7 @@
 
 use apimachinery::call::User;
 use apimachinery::codec::yaml;
-use apimachinery::{Doc, GroupVersion, k};
+use apimachinery::{Doc, GroupVersion, doc, k};
 use base::time::Timestamp;
 use expect_test::{Expect, expect};
 
@@ -85,6 +85,18 @@ pub(crate) fn update(old: &str, new: &str, subresource: &str) -> (Doc, String) {
         generic::validate(&kind, op, &new, Some(&old))
     });
     (new, if errs.is_empty() { String::new() } else { errs.summary() })
+}
+
+#[test]
+fn what_is_noted_beside_a_status_is_no_new_generation() {
+    for kind in kinds().into_iter().filter(|k| k.sub("status").is_some() && k.class != Class::Virtual) {
+        let gv = kind.storage_version().gv.clone();
+        let old = doc!({ "apiVersion": gv.to_string(), "kind": kind.kind, "metadata": { "name": "a", "generation": 3 } });
+        let mut new = old.clone();
+        new.edit().at(k::METADATA).at(k::ANNOTATIONS).set("noted", "here");
+        with_op(Action::Update, "status", &gv, |op| generic::before_update(&kind, op, &mut new, &old));
+        assert_eq!(new.get(k::METADATA).get(k::GENERATION).i64(), 3, "{}", kind.kind);
+    }
 }
 
 /// A table row of an object given as it is stored.

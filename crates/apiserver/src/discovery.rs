@@ -121,7 +121,7 @@ fn resources(table: &Table, group: &str, version: &str) -> Reply {
         let name = &kind.storage.resource;
         all.insert(name.to_string(), resource(kind, &gv));
         for sub in &kind.subresources {
-            all.insert(format!("{name}/{}", sub.name), subresource(kind, sub));
+            all.insert(format!("{name}/{}", sub.name), subresource(kind, sub, &gv));
         }
     }
     if all.is_empty() {
@@ -168,11 +168,13 @@ fn has_short_names(kind: &Kind, gv: &GroupVersion) -> bool {
     !kind.short.is_empty() && gv.group == kind.storage.group
 }
 
-fn subresource(kind: &Kind, sub: &Sub) -> Doc {
+fn subresource(kind: &Kind, sub: &Sub, served: &GroupVersion) -> Doc {
     let shown = if sub.kind.is_empty() { kind.kind.as_ref() } else { sub.kind };
     let mut out = doc!({ "name": format!("{}/{}", kind.storage.resource, sub.name), "singularName": "",
         "namespaced": kind.scope == Scope::Namespaced });
-    if let Some(gv) = &sub.gv {
+    // Those of the resource's own group say no more.
+    if sub.gv.is_some() {
+        let gv = sub.group_version(served);
         out.edit().set(k::GROUP, gv.group.as_ref()).set(k::VERSION, gv.version.as_ref());
     }
     out.edit().set(k::KIND, shown).set(k::VERBS, verbs(sub.verbs));
@@ -232,7 +234,7 @@ fn aggregated_resource(kind: &Kind, gv: &GroupVersion) -> Doc {
     for sub in &kind.subresources {
         let shown = if sub.kind.is_empty() { kind.kind.as_ref() } else { sub.kind };
         let mut part = doc!({ "subresource": sub.name, "verbs": verbs(sub.verbs) });
-        part.edit().set("responseKind", response(sub.gv.as_ref().unwrap_or(gv), shown));
+        part.edit().set("responseKind", response(sub.group_version(gv), shown));
         out.edit().list("subresources").push(part);
     }
     out
@@ -247,5 +249,25 @@ mod tests {
         let mut versions = ["v1alpha1", "v1", "v1beta2", "v2", "v1beta1"];
         versions.sort_by_key(|v| std::cmp::Reverse(rank(v)));
         assert_eq!(versions, ["v2", "v1", "v1beta2", "v1beta1", "v1alpha1"]);
+    }
+
+    #[test]
+    fn the_old_groups_have_a_scale_of_their_own() {
+        let kinds = api::kinds();
+        let deployments = kinds.iter().find(|k| k.storage.resource == "deployments").expect("a kind");
+        let scale = deployments.sub("scale").expect("a part");
+        for (served, expected) in [
+            (GroupVersion::new("apps", "v1"), ("autoscaling", "v1")),
+            (GroupVersion::new("apps", "v1beta1"), ("apps", "v1beta1")),
+            (GroupVersion::new("extensions", "v1beta1"), ("extensions", "v1beta1")),
+        ] {
+            let classic = subresource(deployments, scale, &served);
+            assert_eq!((classic.get(k::GROUP).str(), classic.get(k::VERSION).str()), expected);
+            let aggregated = aggregated_resource(deployments, &served);
+            let parts = aggregated.root().get("subresources");
+            let found = parts.items().find(|p| p.get("subresource").str() == "scale").expect("a part");
+            let kind = found.get("responseKind");
+            assert_eq!((kind.get(k::GROUP).str(), kind.get(k::VERSION).str()), expected);
+        }
     }
 }

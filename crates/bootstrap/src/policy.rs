@@ -27,6 +27,11 @@ const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 const CORE: &[&str] = &[""];
 
+/// A role for administrators to bind.
+const fn unbound(name: &'static str, rules: &'static [Rule]) -> Policy {
+    Policy { name, rules, users: &[], groups: &[], aggregate_to: "" }
+}
+
 /// Every default role, in order.
 pub const POLICIES: &[Policy] = &[
     Policy {
@@ -151,6 +156,81 @@ pub const POLICIES: &[Policy] = &[
         aggregate_to: "",
     },
     Policy {
+        name: "system:monitoring",
+        rules: &[Rule(
+            &["get"],
+            &[],
+            &[
+                "/healthz",
+                "/healthz/*",
+                "/livez",
+                "/livez/*",
+                "/metrics",
+                "/metrics/slis",
+                "/readyz",
+                "/readyz/*",
+            ],
+        )],
+        users: &[],
+        groups: &["system:monitoring"],
+        aggregate_to: "",
+    },
+    unbound(
+        "system:auth-delegator",
+        &[
+            Rule(&["create"], &["authentication.k8s.io"], &["tokenreviews"]),
+            Rule(&["create"], &["authorization.k8s.io"], &["subjectaccessreviews"]),
+        ],
+    ),
+    unbound("system:kube-aggregator", &[Rule(READ, CORE, &["services", "endpoints"])]),
+    unbound(
+        "system:kubelet-api-admin",
+        &[
+            Rule(READ, CORE, &["nodes"]),
+            Rule(&["proxy"], CORE, &["nodes"]),
+            Rule(
+                ALL,
+                CORE,
+                &[
+                    "nodes/checkpoint",
+                    "nodes/configz",
+                    "nodes/healthz",
+                    "nodes/log",
+                    "nodes/metrics",
+                    "nodes/pods",
+                    "nodes/proxy",
+                    "nodes/stats",
+                ],
+            ),
+        ],
+    ),
+    unbound(
+        "system:node-bootstrapper",
+        &[Rule(
+            &["create", "get", "list", "watch"],
+            &["certificates.k8s.io"],
+            &["certificatesigningrequests"],
+        )],
+    ),
+    unbound(
+        "system:node-problem-detector",
+        &[
+            Rule(&["get"], CORE, &["nodes"]),
+            Rule(&["patch"], CORE, &["nodes/status"]),
+            Rule(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]),
+        ],
+    ),
+    unbound(
+        "system:persistent-volume-provisioner",
+        &[
+            Rule(&["create", "delete", "get", "list", "watch"], CORE, &["persistentvolumes"]),
+            Rule(&["get", "list", "update", "watch"], CORE, &["persistentvolumeclaims"]),
+            Rule(READ, &["storage.k8s.io"], &["storageclasses"]),
+            Rule(&["get", "list", "watch"], CORE, &["nodes"]),
+            Rule(&["create", "patch", "update"], &["", "events.k8s.io"], &["events"]),
+        ],
+    ),
+    Policy {
         name: "system:aggregate-to-admin",
         rules: &[
             Rule(&["create"], &["authorization.k8s.io"], &["localsubjectaccessreviews"]),
@@ -209,6 +289,10 @@ pub const POLICIES: &[Policy] = &[
                 &["coordination.k8s.io"],
                 &["leases"],
             ),
+            Rule(WRITE, &["autoscaling"], &["horizontalpodautoscalers"]),
+            Rule(WRITE, &["batch"], &["cronjobs", "jobs"]),
+            Rule(WRITE, &["networking.k8s.io", "extensions"], &["ingresses", "networkpolicies"]),
+            Rule(WRITE, &["policy"], &["poddisruptionbudgets"]),
         ],
         users: &[],
         groups: &[],
@@ -262,6 +346,14 @@ pub const POLICIES: &[Policy] = &[
                     "statefulsets/status",
                 ],
             ),
+            Rule(READ, &["autoscaling"], &["horizontalpodautoscalers", "horizontalpodautoscalers/status"]),
+            Rule(READ, &["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"]),
+            Rule(
+                READ,
+                &["networking.k8s.io", "extensions"],
+                &["ingresses", "ingresses/status", "networkpolicies"],
+            ),
+            Rule(READ, &["policy"], &["poddisruptionbudgets", "poddisruptionbudgets/status"]),
         ],
         users: &[],
         groups: &[],

@@ -20,7 +20,7 @@ use apiserver::{Api, Cacher, Kinds, Lister, LocalTransport};
 use bootstrap::kubeconfig;
 use bootstrap::pki::{Identity, Pki};
 use client::Client;
-use client::leader::Candidate;
+use client::leader::{self, Candidate};
 use controllers::manager::Named;
 use controllers::{Manager, Settings};
 use storage::disk::RealDisk;
@@ -36,6 +36,8 @@ use crate::{host, peers, steps};
 const DRAIN: Duration = Duration::from_secs(5);
 /// The issuer of service-account tokens, as upstream's default.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// The Lease, in `kube-system`, of who runs controllers and scheduler.
+const LEASE: &str = "kube-controller-manager";
 
 /// Runs until asked to end, or until a part of it fails; `whole` with controllers and scheduler.
 ///
@@ -75,7 +77,10 @@ pub async fn run(layout: &Layout, serving: &Serving, whole: bool) -> anyhow::Res
     told("API server", &url(cluster));
 
     let identity = format!("{}_{}", cluster.node(), base::rand::uuid());
-    let mut candidate = Candidate::new(&own, "kube-system", "kube-controller-manager", &identity);
+    let mut candidate = Candidate::new(&own, "kube-system", LEASE, &identity);
+    if whole && kept.etcd().is_none() {
+        leader::announce(&own, "kube-system", LEASE, &cluster.node()).await.context("tell who leads")?;
+    }
     let mut work = base::task::spawn(work(kept.etcd(), transport, settings, whole, candidate.clone()));
     if whole {
         told("controllers", &format!("{} controllers and the scheduler", controllers::ALL.len()));

@@ -22,7 +22,9 @@ pub(crate) fn kind() -> Kind {
             AGE,
         ]),
         strategy: &Endpoints,
-        ..Kind::new("", "v1", "endpoints", "Endpoints").defaults(defaults)
+        ..Kind::new("", "v1", "endpoints", "Endpoints")
+            .defaults(defaults)
+            .deprecated("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
     }
 }
 

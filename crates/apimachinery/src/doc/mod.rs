@@ -46,6 +46,20 @@ pub enum Kind {
     Object,
 }
 
+impl Kind {
+    /// What complaints call it, in the words of Go's decoder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Null => "null",
+            Kind::Bool => "bool",
+            Kind::Number => "number",
+            Kind::String => "string",
+            Kind::Array => "array",
+            Kind::Object => "object",
+        }
+    }
+}
+
 pub(crate) const TAG_NULL: u32 = 0;
 pub(crate) const TAG_FALSE: u32 = 1;
 pub(crate) const TAG_TRUE: u32 = 2;

@@ -147,7 +147,7 @@ impl Checker<'_> {
     }
 
     fn mismatch(&mut self, from: Ref<'_>, wanted: &str) {
-        self.unmarshal(kind_name(from), wanted);
+        self.unmarshal(from.kind().name(), wanted);
     }
 
     fn unmarshal(&mut self, found: &str, wanted: &str) {
@@ -184,22 +184,11 @@ impl Checker<'_> {
     }
 }
 
-fn kind_name(from: Ref<'_>) -> &'static str {
-    match from.kind() {
-        doc::Kind::Null => "null",
-        doc::Kind::Bool => "bool",
-        doc::Kind::Number => "number",
-        doc::Kind::String => "string",
-        doc::Kind::Array => "array",
-        doc::Kind::Object => "object",
-    }
-}
-
 /// The complaint of a type that reads itself: it does not know which field it is.
 fn plain_mismatch(from: Ref<'_>, wanted: &str) -> String {
     let found = match from.number() {
         Some(text) if wanted == "int32" => format!("number {text}"),
-        _ => kind_name(from).to_owned(),
+        _ => from.kind().name().to_owned(),
     };
     format!("json: cannot unmarshal {found} into Go value of type {wanted}")
 }

@@ -15,6 +15,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 use super::Authenticator;
 
@@ -24,6 +25,7 @@ const REMEMBERED_MAX: usize = 4096;
 /// Believes certificates that one authority signed.
 pub struct X509 {
     verifier: Arc<dyn ClientCertVerifier>,
+    authority: Vec<CertificateDer<'static>>,
     // Invariant: only certificates whose chain was verified; dates are checked at every use.
     known: Mutex<Map<[u8; 32], Known>>,
 }
@@ -51,16 +53,17 @@ impl X509 {
     /// When there is no usable certificate in it.
     pub fn new(ca_pem: &str) -> Result<X509, rustls::Error> {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
-            roots.add(
-                certificate.map_err(|err| rustls::Error::General(format!("client authority: {err}")))?,
-            )?;
+        let authority = CertificateDer::pem_slice_iter(ca_pem.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|err| rustls::Error::General(format!("client authority: {err}")))?;
+        for certificate in &authority {
+            roots.add(certificate.clone())?;
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|err| rustls::Error::General(format!("client authority: {err}")))?;
-        Ok(X509 { verifier, known: Mutex::default() })
+        Ok(X509 { verifier, authority, known: Mutex::default() })
     }
 
     /// Whose certificate it is.
@@ -95,11 +98,15 @@ impl X509 {
         let others: Vec<CertificateDer<'_>> =
             intermediates.iter().map(|c| CertificateDer::from(c.as_ref())).collect();
         let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(now).unwrap_or(0)));
-        if let Err(err) = self.verifier.verify_client_cert(&leaf_der, &others, at) {
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| Status::unauthorized())?;
+        if parsed.version() == X509Version::V1 {
+            if !self.signed(&parsed) {
+                return Err(Status::unauthorized());
+            }
+        } else if let Err(err) = self.verifier.verify_client_cert(&leaf_der, &others, at) {
             tracing::debug!(%err, "client certificate refused");
             return Err(Status::unauthorized());
         }
-        let (_, parsed) = x509_parser::parse_x509_certificate(leaf).map_err(|_| Status::unauthorized())?;
         let texts = |it: &mut dyn Iterator<Item = &x509_parser::x509::AttributeTypeAndValue<'_>>| {
             it.filter_map(|a| a.as_str().ok().map(str::to_owned)).collect::<Vec<_>>()
         };
@@ -121,5 +128,63 @@ impl X509 {
             from: validity.not_before.timestamp(),
             until: validity.not_after.timestamp(),
         })
+    }
+
+    /// Whether the authority itself signed a certificate of version 1, which the verifier does not read: `openssl
+    /// x509 -req` makes them, and Go takes them. They have no extensions, so there is nothing else to verify.
+    fn signed(&self, leaf: &X509Certificate<'_>) -> bool {
+        let authorities = self.authority.iter().filter_map(|der| X509Certificate::from_der(der).ok());
+        authorities.into_iter().any(|(_, authority)| {
+            authority.subject().as_raw() == leaf.issuer().as_raw()
+                && leaf.verify_signature(Some(authority.public_key())).is_ok()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Made as tutorials do: `openssl x509 -req -in alice.csr -CA ca.crt -CAkey ca.key`, for a hundred years.
+    const CA: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIBgjCCASegAwIBAgIUN44WPZ9RN2LOpOCvNCvk1aABuZYwCgYIKoZIzj0EAwIw\n\
+FTETMBEGA1UEAwwKa3ViZXJuZXRlczAgFw0yNjExMjcxMDA3MzBaGA8yMTI2MTEw\n\
+MzEwMDczMFowFTETMBEGA1UEAwwKa3ViZXJuZXRlczBZMBMGByqGSM49AgEGCCqG\n\
+SM49AwEHA0IABBb4OGKJAyDpkKamdfcDhRiI0BlogotNessYSt27aw/creA6dQPh\n\
+RmsFZRAmPL3JunrAHSgrkRBYN/+fR13jLKSjUzBRMB0GA1UdDgQWBBQsyYZzGYKH\n\
+JZBythpaAVvUw2j4tDAfBgNVHSMEGDAWgBQsyYZzGYKHJZBythpaAVvUw2j4tDAP\n\
+BgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0kAMEYCIQDRB5xmRqpTkoFvgsUg\n\
+S61Ym3rXkQAdr6vRx49eQW20DgIhAIqsyeQfNHMADxf0ZQsb67DdoZ9mCk2ooTzM\n\
+5zvc+4hL\n\
+-----END CERTIFICATE-----";
+    const NAMESAKE: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIBgTCCASegAwIBAgIUQ4Ove3+/dV6Ld2Lm003VJoQkhagwCgYIKoZIzj0EAwIw\n\
+FTETMBEGA1UEAwwKa3ViZXJuZXRlczAgFw0yNjExMjcxMDA3MzFaGA8yMTI2MTEw\n\
+MzEwMDczMVowFTETMBEGA1UEAwwKa3ViZXJuZXRlczBZMBMGByqGSM49AgEGCCqG\n\
+SM49AwEHA0IABJhbBQHcgJ8thYjPy5sZ4YdBwz9/ygA3oFTSEIOzG8BF7d4BDrl9\n\
+INMUCBfQhP60YBYNA83NEBCrUgQxUDh43X6jUzBRMB0GA1UdDgQWBBTbFRHH2pcy\n\
+yti/Gb+j2JwlSGAGqTAfBgNVHSMEGDAWgBTbFRHH2pcyyti/Gb+j2JwlSGAGqTAP\n\
+BgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIQCbJKlPdDLbTkS7lBW2\n\
+xVentzAOiqWOEI60oEfLvsMDeAIgUEohDeOPqAlLYOgEQBZ4KrTCyYZRanTcubSB\n\
+YOpWdIU=\n\
+-----END CERTIFICATE-----";
+    const ALICE: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIBLzCB1wIUJ/3JjWxfPEbkbgrVnfVpj6CBakIwCgYIKoZIzj0EAwIwFTETMBEG\n\
+A1UEAwwKa3ViZXJuZXRlczAgFw0yNjExMjcxMDA3MzFaGA8yMTI2MTEwMzEwMDcz\n\
+MVowHzENMAsGA1UECgwEZGV2czEOMAwGA1UEAwwFYWxpY2UwWTATBgcqhkjOPQIB\n\
+BggqhkjOPQMBBwNCAARedwkQvCr7mK/w6kQBe6rUOfAnCx7Eo5+adwpsCWYWqvSv\n\
+VJNlj566UR5A6p6nIOo8mR00it8dbbO8BhrKtzhNMAoGCCqGSM49BAMCA0cAMEQC\n\
+IGTzA+r+jkqX0SeGa2qqgiyOCNq8KWTIPvm2GtbwCRGVAiBeC656RqAsuN94RMlt\n\
+7UxT6avvuMMSV7ptQ/iweKXRgA==\n\
+-----END CERTIFICATE-----";
+
+    #[test]
+    fn a_certificate_of_version_1_is_as_good() {
+        let alice = CertificateDer::from_pem_slice(ALICE.as_bytes()).expect("PEM");
+        let chain = [Bytes::from(alice.to_vec())];
+        let user = X509::new(CA).expect("an authority").user(&chain).expect("believed").expect("somebody");
+        assert_eq!((user.name.as_str(), user.groups[0].as_str()), ("alice", "devs"));
+        let refused = X509::new(NAMESAKE).expect("an authority").user(&chain).expect_err("not its own");
+        assert_eq!(refused.code, 401);
     }
 }

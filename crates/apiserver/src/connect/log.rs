@@ -69,10 +69,8 @@ async fn log(request: &Request, tunnels: &Tunnels) -> Result<Reply, Status> {
     let ask = http::Request::get(format!("http://{node}{uri}"))
         .body(Full::new(Bytes::new()))
         .map_err(Status::internal)?;
-    let response = tunnels
-        .request(node, ask)
-        .await
-        .map_err(|err| Status::internal(format!("{err}: {}", source(&err))))?;
+    let response =
+        tunnels.request(node, ask).await.map_err(|err| Status::internal(format!("{err}{}", source(&err))))?;
     let (parts, body) = response.into_parts();
     if !parts.status.is_success() {
         let said = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
@@ -91,7 +89,7 @@ async fn log(request: &Request, tunnels: &Tunnels) -> Result<Reply, Status> {
 }
 
 fn source(err: &dyn std::error::Error) -> String {
-    err.source().map_or_else(String::new, ToString::to_string)
+    err.source().map_or_else(String::new, |source| format!(": {source}"))
 }
 
 fn plain(body: RawBody) -> Reply {

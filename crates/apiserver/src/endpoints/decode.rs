@@ -6,7 +6,6 @@ use apimachinery::call::{Body, FieldValidation};
 use apimachinery::codec::json::{self, Parsed};
 use apimachinery::codec::protobuf::{self, ProtoError};
 use apimachinery::codec::yaml;
-use apimachinery::doc::Kind;
 use apimachinery::gvk::GroupVersion;
 use apimachinery::schema::{self, TypeId};
 use apimachinery::{Doc, Status, doc, k};
@@ -22,6 +21,14 @@ pub struct Expected<'a> {
     pub gv: &'a GroupVersion,
     /// Its schema.
     pub schema: TypeId,
+}
+
+impl Expected<'_> {
+    fn refuse(&self, why: &str) -> Status {
+        let Expected { kind, gv, .. } = self;
+        let version = &gv.version;
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+    }
 }
 
 /// The media type of a content type header.
@@ -84,23 +91,30 @@ pub fn object(
 /// # Errors
 /// See [`object`].
 pub fn normal(
-    mut parsed: Parsed,
+    parsed: Parsed,
     expected: &Expected<'_>,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
 ) -> Result<Doc, Status> {
+    normal_or(parsed, expected, validation, warnings, |why| expected.refuse(why))
+}
+
+/// As [`normal`], but values that do not fit are refused as `unfit` says.
+///
+/// # Errors
+/// See [`object`].
+pub fn normal_or(
+    mut parsed: Parsed,
+    expected: &Expected<'_>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+    unfit: impl FnOnce(&str) -> Status,
+) -> Result<Doc, Status> {
     check_type(&mut parsed.doc, expected)?;
-    let Expected { kind, gv, .. } = expected;
-    let refuse = |why: &str| {
-        Status::bad_request(format!(
-            "{kind} in version {:?} cannot be handled as a {kind}: {why}",
-            gv.version
-        ))
-    };
-    let decoded = schema::decode::decode(&parsed, expected.schema).map_err(|e| refuse(&e.to_string()))?;
+    let decoded = schema::decode::decode(&parsed, expected.schema).map_err(|e| unfit(&e.to_string()))?;
     match validation {
         FieldValidation::Strict if !decoded.strict.is_empty() => {
-            return Err(refuse(&format!("strict decoding error: {}", decoded.strict.join(", "))));
+            return Err(expected.refuse(&format!("strict decoding error: {}", decoded.strict.join(", "))));
         }
         FieldValidation::Warn => warnings.extend(decoded.strict),
         _ => {}
@@ -116,12 +130,7 @@ fn check_type(doc: &mut Doc, expected: &Expected<'_>) -> Result<(), Status> {
     for key in [k::API_VERSION, k::KIND] {
         let given = doc.get(key);
         if given.is_set() && given.opt_str().is_none() {
-            let what = match given.kind() {
-                Kind::Number => "number",
-                Kind::Bool => "bool",
-                Kind::Array => "array",
-                _ => "object",
-            };
+            let what = given.kind().name();
             let right = if key == k::KIND { expected.kind.to_owned() } else { expected.gv.to_string() };
             return Err(Status::bad_request(format!(
                 "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: json: cannot unmarshal \

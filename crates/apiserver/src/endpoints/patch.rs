@@ -3,9 +3,10 @@
 
 use std::borrow::Cow;
 
-use apimachinery::call::{Body, Reply};
+use apimachinery::call::{Body, FieldValidation, Reply};
 use apimachinery::codec::json::{self, Parsed};
 use apimachinery::codec::yaml;
+use apimachinery::field::{ErrorList, Path};
 use apimachinery::patch;
 use apimachinery::{Doc, Status, k};
 
@@ -41,10 +42,9 @@ pub async fn patch(request: Request) -> Result<Reply, Status> {
     let version = request.served();
     let transform = |old: &Doc, warnings: &mut Vec<String>| {
         let shown = render::convert(&request.kind, version, old.clone());
-        let patched = apply(&request, form, &patch, &shown, &request.kind.kind, version.schema)?;
         let expected = decode::Expected { kind: &request.kind.kind, gv: &version.gv, schema: version.schema };
-        let parsed = Parsed { doc: patched, duplicates: patch.duplicates.clone() };
-        let mut new = decode::normal(parsed, &expected, request.options.field_validation, warnings)?;
+        let validation = request.options.field_validation;
+        let mut new = apply(form, &patch, &shown, &expected, validation, warnings)?;
         render::to_storage(&request.kind, version, &mut new);
         super::update::place(&request, &mut new)?;
         change::check_preconditions(&request, &new, old)?;
@@ -94,47 +94,55 @@ fn form(media: &str) -> Result<Form, Status> {
     }
 }
 
-/// Applies a patch to a document of the schema's type.
+/// Applies a patch to a document of the expected type; what comes out is in normal form.
 ///
 /// # Errors
-/// 400 and 422 in upstream's words.
+/// 400 and 422 in upstream's words, which do not name the object.
 pub fn apply(
-    request: &Request,
     form: Form,
     patch: &Parsed,
     shown: &Doc,
-    kind: &str,
-    schema: apimachinery::schema::TypeId,
+    expected: &decode::Expected<'_>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
 ) -> Result<Doc, Status> {
-    let patch = patch.doc.root();
-    match form {
-        Form::Merge if !patch.is_object() => Err(Status::bad_request(
-            "error decoding patch: json: cannot unmarshal into Go value of type map[string]interface {}",
-        )),
-        Form::Merge => Ok(patch::merge::apply(shown, patch)),
-        Form::Json => patch::json::apply(shown, patch).map_err(|error| match &error {
+    let root = patch.doc.root();
+    if form != Form::Json && !root.is_object() {
+        return Err(Status::bad_request(format!(
+            "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            root.kind().name()
+        )));
+    }
+    let doc = match form {
+        Form::Merge => patch::merge::apply(shown, root),
+        Form::Json => patch::json::apply(shown, root).map_err(|error| match &error {
             patch::json::JsonPatchError::Malformed(_) => {
                 Status::bad_request(format!("error decoding patch: {error}"))
             }
             patch::json::JsonPatchError::TooMany(_) => Status::too_large(error.to_string()),
-            patch::json::JsonPatchError::Failed(_) => unprocessable(request, kind, error.to_string()),
-        }),
-        Form::Strategic => {
-            patch::strategic::apply(shown.root(), patch, schema).map_err(|error| match error.code() {
-                422 => unprocessable(request, kind, error.to_string()),
+            patch::json::JsonPatchError::Failed(_) => unprocessable(&error),
+        })?,
+        Form::Strategic => patch::strategic::apply(shown.root(), root, expected.schema).map_err(|error| {
+            match error.code() {
+                422 => unprocessable(&error),
                 400 => Status::bad_request(error.to_string()),
                 _ => Status::internal(error),
-            })
-        }
-    }
+            }
+        })?,
+    };
+    let parsed = Parsed { doc, duplicates: patch.duplicates.clone() };
+    decode::normal_or(parsed, expected, validation, warnings, |why| {
+        let mut errors = ErrorList::new();
+        errors.invalid(&Path::new("patch"), String::from_utf8_lossy(&patch.doc.to_json()).as_ref(), why);
+        Status::invalid("", "", "", errors)
+    })
 }
 
-/// 422 in the words that upstream uses when a patch cannot be applied.
-fn unprocessable(request: &Request, kind: &str, why: String) -> Status {
-    let mut status =
-        Status::invalid(&request.kind.storage.group, kind, &request.target.name, Default::default());
+/// 422 in the words that upstream uses when a patch cannot be applied, and why.
+fn unprocessable(why: &dyn std::fmt::Display) -> Status {
+    let mut status = Status::invalid("", "", "", ErrorList::new());
     status.message = format!("the server rejected our request due to an error in our request: {why}");
-    status.cause("", &why, "")
+    status
 }
 
 /// The name in a document's metadata.

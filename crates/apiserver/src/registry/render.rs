@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::{Kind, Version};
+use api::{Column, Kind, Version};
 use apimachinery::call::{List, Rendering, Reply, Stored, WatchEvent};
 use apimachinery::schema::normalise::normalise;
 use apimachinery::{Doc, Ref, Status, Val, doc, k};
@@ -68,6 +68,22 @@ pub fn object(
     Ok(Reply::Doc { code, doc: Box::new(renderer.doc(&stored)), warnings })
 }
 
+/// The answer with a part of an object that is an object of its own and has these columns.
+pub fn part(request: &Request, columns: &[Column], doc: Doc) -> Reply {
+    let doc = match &Renderer::of(request).rendering {
+        Rendering::Object => doc,
+        Rendering::Metadata { version } => metadata(doc.root(), version),
+        Rendering::Table { version, include } => {
+            let revision = doc.get(k::METADATA).get(k::RESOURCE_VERSION).str().to_owned();
+            let mut out =
+                table::table(columns, version, include, std::iter::once(doc), |o| o, request.now, true);
+            out.edit().at(k::METADATA).set(k::RESOURCE_VERSION, revision);
+            out
+        }
+    };
+    Reply::Doc { code: 200, doc: Box::new(doc), warnings: Vec::new() }
+}
+
 /// The answer with a list.
 ///
 /// # Errors
@@ -98,7 +114,16 @@ pub fn list(request: &Request, mut list: List) -> Result<Reply, Status> {
             return Ok(Reply::List(list));
         }
         Rendering::Table { version: shape, include } => {
-            table::table(kind, version, shape, include, list.items.iter().map(|s| s.doc()), request.now, true)
+            let objects = list.items.iter().map(|s| s.doc());
+            table::table(
+                &kind.columns,
+                shape,
+                include,
+                objects,
+                |o| convert(kind, version, o),
+                request.now,
+                true,
+            )
         }
         Rendering::Metadata { version } => {
             let mut out = doc!({ "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": {}, "items": [] });
@@ -142,11 +167,11 @@ impl Renderer {
                 let object = stored.doc();
                 let revision = stored.revision.to_string();
                 let mut out = table::table(
-                    &self.kind,
-                    &self.kind.versions[self.version],
+                    &self.kind.columns,
                     version,
                     include,
                     std::iter::once(object),
+                    |object| convert(&self.kind, &self.kind.versions[self.version], object),
                     base::time::now(),
                     columns,
                 );

@@ -186,6 +186,13 @@ async fn bodies(wire: &Wire) {
         &status,
         (422, "Invalid", "the server rejected our request due to an error in our request"),
     );
+    let (code, status) = wire.send("PATCH", &one, PATCHES[0], b"{\"data\":5}").await;
+    check(
+        "a patch to what does not fit",
+        code,
+        &status,
+        (422, "Invalid", "json: cannot unmarshal number into Go"),
+    );
     let (code, status) = wire.send("DELETE", &one, JSON, b"{\"gracePeriodSeconds\":\"soon\"}").await;
     check("no DeleteOptions", code, &status, (400, "BadRequest", ""));
     let long = vec![b' '; BODY_BYTES_MAX + 1];

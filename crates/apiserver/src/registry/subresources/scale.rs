@@ -3,7 +3,6 @@
 
 use api::ScalePaths;
 use apimachinery::call::{Reply, Verb};
-use apimachinery::codec::json::Parsed;
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::gvk::GroupVersion;
 use apimachinery::selector::Selector;
@@ -11,7 +10,7 @@ use apimachinery::{Doc, Status, doc, k};
 
 use crate::endpoints::{Request, decode, patch};
 use crate::registry::change::{self, Change};
-use crate::registry::store;
+use crate::registry::{render, store};
 
 /// Answers for an object's `/scale`.
 ///
@@ -30,7 +29,7 @@ pub async fn serve(request: Request, verb: Verb, paths: ScalePaths) -> Result<Re
         _ => change(&request, verb, &gv, paths).await?,
     };
     let doc = show(&stored.doc(), &gv, paths);
-    Ok(Reply::Doc { code: 200, doc: Box::new(doc), warnings: Vec::new() })
+    Ok(render::part(&request, api::print::SCALE, doc))
 }
 
 async fn change(
@@ -56,13 +55,7 @@ async fn change(
             (Some(scale), _) => scale.clone(),
             (None, Some((form, patch))) => {
                 let shown = show(old, gv, paths);
-                let doc = patch::apply(request, *form, patch, &shown, "Scale", schema)?;
-                decode::normal(
-                    Parsed { doc, duplicates: patch.duplicates.clone() },
-                    &expected,
-                    validation,
-                    warnings,
-                )?
+                patch::apply(*form, patch, &shown, &expected, validation, warnings)?
             }
             (None, None) => return Err(Status::bad_request("nothing was sent")),
         };
