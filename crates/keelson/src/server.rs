@@ -129,8 +129,10 @@ async fn work(
         return std::future::pending().await;
     };
     let _endpoints = base::task::spawn(peers::endpoints(store, transport.clone(), settings.clone()));
-    while whole {
-        peers::lead(&mut candidate, transport.clone(), settings.clone()).await;
+    if whole {
+        loop {
+            peers::lead(&mut candidate, transport.clone(), settings.clone()).await;
+        }
     }
     std::future::pending().await
 }

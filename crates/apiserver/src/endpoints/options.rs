@@ -8,7 +8,7 @@ use apimachinery::Status;
 use apimachinery::call::{Options, Verb};
 use apimachinery::field::{ErrorList, Path};
 
-use super::Request;
+use super::{Request, patch};
 
 /// The longest name of a field manager, in characters.
 const MANAGER_MAX: usize = 128;
@@ -43,7 +43,7 @@ pub fn check(request: &Request) -> Result<(), Status> {
     if matches!(request.verb, Verb::Delete | Verb::DeleteCollection) {
         numbers(options, &["gracePeriodSeconds"])?;
     } else {
-        manager(options, request.verb, &mut errs);
+        manager(request, &mut errs);
     }
     dry_run(&values(options, "dryRun"), &mut errs);
     if errs.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", kind, "", errs)) }
@@ -126,9 +126,9 @@ fn field_validation(options: &Options, errs: &mut ErrorList) {
     }
 }
 
-fn manager(options: &Options, verb: Verb, errs: &mut ErrorList) {
+fn manager(request: &Request, errs: &mut ErrorList) {
     let at = Path::new("fieldManager");
-    let name = &options.field_manager;
+    let name = &request.options.field_manager;
     if name.chars().count() > MANAGER_MAX {
         errs.too_long(&at, MANAGER_MAX);
     }
@@ -137,7 +137,8 @@ fn manager(options: &Options, verb: Verb, errs: &mut ErrorList) {
             format!("invalid character {bad:?} (at position {i}): should only contain printable characters");
         errs.invalid(&at, name.as_str(), &why);
     }
-    if verb == Verb::Patch && options.force.is_some() {
+    // Of a form that nobody understands something else is said.
+    if request.verb == Verb::Patch && request.options.force.is_some() && patch::is_known(&request.body) {
         errs.forbidden(&Path::new("force"), "may not be specified for non-apply patch");
     }
 }

@@ -78,6 +78,15 @@ pub fn read(request: &Request) -> Result<(Form, Parsed), Status> {
     Ok((form(content_type)?, Parsed { doc: parsed.into_owned(), duplicates: Vec::new() }))
 }
 
+/// Whether a request's patch is of a form that is understood.
+pub fn is_known(body: &Body) -> bool {
+    match body {
+        Body::Empty => true,
+        Body::Doc { content_type, .. } => form(content_type).is_ok(),
+        Body::Bytes { content_type, .. } => form(decode::media_type(content_type)).is_ok(),
+    }
+}
+
 fn form(media: &str) -> Result<Form, Status> {
     match media {
         "application/json-patch+json" => Ok(Form::Json),

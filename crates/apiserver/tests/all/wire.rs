@@ -186,6 +186,14 @@ async fn bodies(wire: &Wire) {
         &status,
         (422, "Invalid", "the server rejected our request due to an error in our request"),
     );
+    let apply = format!("{one}?fieldManager=me&force=true");
+    let (code, status) = wire.send("PATCH", &apply, "application/apply-patch+yaml", b"{}").await;
+    check(
+        "server-side apply",
+        code,
+        &status,
+        (415, "UnsupportedMediaType", "server-side apply is not supported"),
+    );
     let (code, status) = wire.send("PATCH", &one, PATCHES[0], b"{\"data\":5}").await;
     check(
         "a patch to what does not fit",

@@ -36,9 +36,9 @@ apiVersion: extensions/v1beta1
 kind: Deployment
 metadata: {name: old, namespace: trial}
 spec: {template: {metadata: {labels: {app: old}}, spec: {containers: [{name: c, image: 'old:1'}]}}}";
-const TYPO: &str = "{apiVersion: v1, kind: ConfigMap, metadata: {name: typo}, dta: {a: b}}";
-const QUOTA: &str =
-    "{apiVersion: v1, kind: ResourceQuota, metadata: {name: q}, spec: {hard: {persistentvolumesclaim: '1'}}}";
+const TYPO: &str = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "typo"}, "dta": {}}"#;
+const QUOTA: &str = r#"{"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
+    "spec": {"hard": {"persistentvolumesclaim": "1"}}}"#;
 const OBJECT_QUOTA: &str = r#"{"apiVersion": "v1", "kind": "ObjectQuota", "metadata": {"name": "q"}}"#;
 
 /// Commands without their first word; `{}` stands for what the last one said. They act in the namespace `trial`.
@@ -89,13 +89,13 @@ const TRIAL: &[(&str, &str, Outcome)] = &[
     ("get deployment web --subresource=scale", "", Says("DESIRED   AVAILABLE")),
     ("get deployment nope", "", Refused("deployments.apps \"nope\" not found")),
     ("expose deployment web --port=80", "", Says("service/web exposed")),
-    ("describe service web", "", Says("Selector:                 app=web")),
+    ("describe service web", "", Says("app=web")),
     ("describe node n1", "", Says("Non-terminated Pods:")),
     ("describe deployment web", "", Says("NewReplicaSet:   web-")),
-    ("describe quota q", "", Says("pods      3     9")),
+    ("describe quota q", "", Says("pods        3     9")),
     ("explain deployment.spec.strategy.type", "", Says("RollingUpdate")),
     ("label deployment web a=b", "", Says("labeled")),
-    ("annotate deployment web a=b", "", Says("annotated")),
+    ("annotate deployment web a=b", "", Says("annotate")),
     ("set image deployment/web c=web:2", "", Says("image updated")),
     (
         "wait --for=jsonpath={.status.updatedReplicas}=1 deployment/web --timeout=9s",
