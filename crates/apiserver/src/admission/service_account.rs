@@ -98,7 +98,7 @@ async fn find(attributes: &Attributes<'_>, name: &str) -> Option<Arc<Item>> {
     if let Some(item) = items.into_iter().next() {
         return Some(item);
     }
-    let change = base::time::timeout(WAIT_MAX, registration.changes.recv()).await.ok()??;
+    let change = base::time::timeout(WAIT_MAX, registration.changes.next()).await.ok()??;
     change.new.clone()
 }
 

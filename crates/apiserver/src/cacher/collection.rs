@@ -8,16 +8,15 @@ use std::time::Duration;
 use api::Kind;
 use apimachinery::call::Stored;
 use base::time::Instant;
-use tokio::sync::mpsc;
 
 use super::item::{Item, Selection};
+use super::queue::{self, Receiver, Sender};
+use super::wakes::Wakes;
 
 /// How long a change stays in the window.
 pub const WINDOW_AGE_MAX: Duration = Duration::from_secs(300);
 /// How many bytes of changes stay in one kind's window.
 const WINDOW_BYTES_MAX: usize = 32 << 20;
-/// How many changes may wait for one watcher before it is cut off.
-const PENDING_MAX: usize = 4096;
 /// After how many new watchers those that went away without an event to tell are looked for.
 const SWEEP_EVERY: usize = 64;
 
@@ -35,6 +34,11 @@ pub struct Change {
 }
 
 impl Change {
+    #[cfg(test)]
+    pub(super) fn of(revision: u64) -> Arc<Change> {
+        Arc::new(Change { revision, old: None, new: None, gone: OnceLock::new(), at: base::time::instant() })
+    }
+
     /// The state before at the revision of the change: what a watcher sees of an object that leaves its view.
     pub fn gone(&self) -> Option<Arc<Stored>> {
         let old = self.old.as_ref()?;
@@ -76,7 +80,7 @@ struct State {
     floor: u64,
     /// The revision of the last change.
     last: u64,
-    watchers: BTreeMap<Bucket, Vec<mpsc::Sender<Arc<Change>>>>,
+    watchers: BTreeMap<Bucket, Vec<Sender>>,
     /// How many watchers there have been.
     registered: usize,
 }
@@ -86,7 +90,7 @@ pub struct Registration {
     /// Changes from the window, after the revision asked for.
     pub backlog: Vec<Arc<Change>>,
     /// Changes to come; ends when the watcher is cut off.
-    pub changes: mpsc::Receiver<Arc<Change>>,
+    pub changes: Receiver,
 }
 
 /// The window does not reach back that far.
@@ -120,8 +124,16 @@ impl Collection {
         }
     }
 
-    /// Takes a change from storage in: `key` is what follows the prefix, `item` `None` for a delete.
-    pub(super) fn apply(&self, key: &str, item: Option<Item>, revision: u64, now: Instant) {
+    /// Takes a change from storage in: `key` is what follows the prefix, `item` `None` for a delete. Whom it concerns
+    /// is added to `wakes`.
+    pub(super) fn apply(
+        &self,
+        key: &str,
+        item: Option<Item>,
+        revision: u64,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) {
         let mut state = self.lock();
         let new = item.map(Arc::new);
         let old = match &new {
@@ -139,7 +151,7 @@ impl Collection {
             return;
         }
         let change = Arc::new(Change { revision, old, new, gone: OnceLock::new(), at: now });
-        state.dispatch(&self.kind, &change);
+        state.dispatch(&self.kind, &change, wakes);
         state.remember(change, now);
     }
 
@@ -220,7 +232,7 @@ impl Collection {
 
     /// How many watches have not ended.
     pub fn watchers(&self) -> usize {
-        self.lock().watchers.values().flatten().filter(|w| !w.is_closed()).count()
+        self.lock().watchers.values().flatten().filter(|w| !w.is_left()).count()
     }
 
     /// How many bytes the present objects take, about, and how many there are.
@@ -275,11 +287,11 @@ impl State {
         };
         let from = self.window.partition_point(|c| c.revision <= revision);
         let backlog = self.window.iter().skip(from).cloned().collect();
-        let (sender, changes) = mpsc::channel(PENDING_MAX);
+        let (sender, changes) = queue::queue();
         self.registered += 1;
         if self.registered.is_multiple_of(SWEEP_EVERY) {
             self.watchers.retain(|_, watchers| {
-                watchers.retain(|w| !w.is_closed());
+                watchers.retain(|w| !w.is_left());
                 !watchers.is_empty()
             });
         }
@@ -287,7 +299,7 @@ impl State {
         Registration { backlog, changes }
     }
 
-    fn dispatch(&mut self, kind: &Kind, change: &Arc<Change>) {
+    fn dispatch(&mut self, kind: &Kind, change: &Arc<Change>, wakes: &mut Wakes) {
         if self.watchers.is_empty() {
             return;
         }
@@ -306,7 +318,8 @@ impl State {
         for bucket in touched {
             let Some(watchers) = self.watchers.get_mut(&bucket) else { continue };
             // Who went away and who is too slow to keep up both lose their place.
-            watchers.retain(|w| w.try_send(change.clone()).is_ok());
+            let many = watchers.len();
+            watchers.retain(|w| w.put(change).map(|waiting| wakes.add(waiting, many)).is_ok());
             if watchers.is_empty() {
                 self.watchers.remove(&bucket);
             }

@@ -9,6 +9,8 @@
 mod collection;
 pub mod item;
 pub mod json;
+mod queue;
+mod wakes;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -22,8 +24,11 @@ use base::task::Task;
 use base::watch;
 use storage::{Batch, EventKind, Range, Store, StoreError};
 
+use wakes::Wakes;
+
 pub use collection::{Change, Collection, Registration, TooOld, WINDOW_AGE_MAX};
 pub use item::{Item, Selection};
+pub use queue::Receiver;
 
 /// The prefix of everything.
 pub const PREFIX: &str = "/registry/";
@@ -220,10 +225,21 @@ async fn follow(
     mut watch: storage::Watch,
     progress: &watch::Sender<u64>,
 ) -> StoreError {
+    let mut wakes = Wakes::default();
     loop {
-        match watch.next().await {
+        let batch = {
+            let mut next = std::pin::pin!(watch.next());
+            loop {
+                base::select! {
+                    batch = next.as_mut() => break batch,
+                    () = wakes.due() => wakes.wake_later(),
+                }
+            }
+        };
+        match batch {
             Ok(batch) => {
-                take_in(collections, &batch);
+                take_in(collections, &batch, &mut wakes);
+                wakes.wake();
                 progress.send(batch.revision);
             }
             Err(end) => return end,
@@ -231,7 +247,7 @@ async fn follow(
     }
 }
 
-fn take_in(collections: &Collections, batch: &Batch) {
+fn take_in(collections: &Collections, batch: &Batch, wakes: &mut Wakes) {
     let now = base::time::instant();
     for event in &batch.events {
         let Ok(key) = std::str::from_utf8(&event.kv.key) else { continue };
@@ -247,6 +263,6 @@ fn take_in(collections: &Collections, batch: &Batch) {
                 }
             },
         };
-        collection.apply(rest, item, revision, now);
+        collection.apply(rest, item, revision, now, wakes);
     }
 }

@@ -8,11 +8,10 @@ use std::time::Duration;
 use apimachinery::Status;
 use apimachinery::call::{BoxStream, Reply, Watch, WatchEvent};
 use base::time::{Alarm, Instant};
-use tokio::sync::mpsc;
 
 use super::{Request, list};
 use crate::Api;
-use crate::cacher::{Change, Collection, Registration, Selection, TooOld};
+use crate::cacher::{Change, Collection, Receiver, Registration, Selection, TooOld};
 use crate::registry::{render, store};
 
 /// How long a watch lasts when the client does not say, at least; up to twice that, so that not all end together.
@@ -119,7 +118,7 @@ fn duration(asked: Option<u64>) -> Duration {
 struct Watcher {
     api: Arc<Api>,
     selection: Selection,
-    changes: mpsc::Receiver<Arc<Change>>,
+    changes: Receiver,
     pending: VecDeque<WatchEvent>,
     /// Changes up to this revision are not told: the client knows them.
     after: u64,
@@ -145,7 +144,7 @@ impl Watcher {
             let wake = if self.bookmarks { self.next_bookmark.min(self.end) } else { self.end };
             self.alarm.set(wake);
             base::select! {
-                change = self.changes.recv() => match change {
+                change = self.changes.next() => match change {
                     Some(change) => self.take(&change),
                     None => self.cut_off(),
                 },
@@ -180,7 +179,7 @@ impl Watcher {
     fn tell_progress(&mut self) {
         // Everything up to here had been handed over before the cache said that it reached it.
         let reached = self.api.cacher.reached();
-        while let Ok(change) = self.changes.try_recv() {
+        while let Some(change) = self.changes.at_hand() {
             self.take(&change);
         }
         self.told = self.told.max(reached);

@@ -224,13 +224,24 @@ fn push_item(item: &Stored, comma: bool, out: &mut Vec<u8>) {
 fn watch_response(watch: Watch) -> Response<ReplyBody> {
     let Watch { api_version, kind, events } = watch;
     let frames = events.ready_chunks(EVENTS_TOGETHER_MAX).map(move |events| {
-        let mut out = BytesMut::new();
+        let mut out = BytesMut::with_capacity(events.iter().map(size).sum());
         for event in &events {
             frame(event, &api_version, &kind, &mut out);
         }
         Ok(Frame::data(out.freeze()))
     });
     with(200, JSON, StreamBody::new(frames).boxed_unsync(), &[])
+}
+
+/// About how long an event's frame becomes, in bytes.
+fn size(event: &WatchEvent) -> usize {
+    match event {
+        WatchEvent::Added(object) | WatchEvent::Modified(object) | WatchEvent::Deleted(object) => {
+            object.json.len() + 64
+        }
+        WatchEvent::Bookmark { .. } => 256,
+        WatchEvent::Error(_) | WatchEvent::Rendered { .. } => 1024,
+    }
 }
 
 fn frame(event: &WatchEvent, api_version: &str, kind: &str, out: &mut BytesMut) {
