@@ -44,7 +44,7 @@ pub enum Who {
     /// What a TLS client showed: certificates (DER, leaf first) and an `Authorization: Bearer` token.
     Presented {
         /// DER, leaf first; the handshake has proven possession of the leaf's key and nothing else.
-        certificates: Vec<Bytes>,
+        certificates: Arc<[Bytes]>,
         /// The token, never logged.
         bearer: Option<Secret>,
     },
@@ -271,7 +271,8 @@ pub struct Wire {
     pub peer: Option<IpAddr>,
     /// The client's name for itself.
     pub user_agent: String,
-    /// Headers that proxies pass on and impersonation reads, names in lower case. Credentials are not among them.
+    /// Headers, names in lower case, without credentials: those that impersonation and audit read; all that proxies
+    /// pass on where something connects or the path is no resource.
     pub headers: Vec<(String, String)>,
     /// What is wrong with the request's head or body. Told once the caller is known and allowed: strangers learn
     /// nothing, and audit hears of it.

@@ -31,7 +31,7 @@ pub async fn handle(api: &Arc<Api>, call: Call) -> Reply {
 }
 
 async fn line(api: &Arc<Api>, mut call: Call, record: &mut Record) -> Result<Reply, Status> {
-    let user = Arc::new(authentication::authenticate(&api.authentication, &call).await?);
+    let user = authentication::authenticate(&api.authentication, &call).await?;
     record.known(&user);
     let user = match impersonation::effective(&user, &call.wire, &api.authorization)? {
         Some(other) => {

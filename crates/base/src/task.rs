@@ -67,18 +67,32 @@ thread_local! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Panicked;
 
-/// Runs `future` so that its panic is its own end and nobody else's: for work on behalf of one client.
-///
-/// # Errors
-/// [`Panicked`] when it did.
-pub async fn contain<T>(future: impl Future<Output = T> + Send) -> Result<T, Panicked> {
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(move |cx| match contain_now(|| future.as_mut().poll(cx)) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-        Err(panicked) => Poll::Ready(Err(panicked)),
-    })
-    .await
+pin_project_lite::pin_project! {
+    /// See [`contain`]. An `async fn` would keep a second place for the future, and requests are long futures.
+    #[derive(Debug)]
+    #[must_use = "a future does nothing until it is awaited"]
+    pub struct Contain<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+/// Runs `future` so that its panic is its own end and nobody else's, and gives [`Panicked`]: for work on behalf of one
+/// client.
+pub fn contain<F: Future + Send>(future: F) -> Contain<F> {
+    Contain { future }
+}
+
+impl<F: Future> Future for Contain<F> {
+    type Output = Result<F::Output, Panicked>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let future = self.project().future;
+        match contain_now(|| future.poll(cx)) {
+            Ok(polled) => polled.map(Ok),
+            Err(panicked) => Poll::Ready(Err(panicked)),
+        }
+    }
 }
 
 /// The same for what is done at once. Whatever `work` left half done must not be used again.

@@ -5,6 +5,8 @@
 pub mod service_account;
 pub mod x509;
 
+use std::sync::{Arc, LazyLock};
+
 use apimachinery::call::{BoxFuture, User, Who};
 use apimachinery::{Call, Status};
 
@@ -14,16 +16,16 @@ pub trait Authenticator: Send + Sync {
     ///
     /// # Errors
     /// When they are of this kind and not good; another authenticator may still know the caller.
-    fn authenticate<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Option<User>, Status>>;
+    fn authenticate<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Option<Arc<User>>, Status>>;
 }
 
 /// Asks all in order. Our own components are believed; who shows nothing is `system:anonymous`.
 ///
 /// # Errors
 /// 401 when credentials were shown and nobody vouches for them.
-pub async fn authenticate(all: &[Box<dyn Authenticator>], call: &Call) -> Result<User, Status> {
+pub async fn authenticate(all: &[Box<dyn Authenticator>], call: &Call) -> Result<Arc<User>, Status> {
     let shown = match &call.who {
-        Who::Component(user) => return Ok(User::clone(user)),
+        Who::Component(user) => return Ok(user.clone()),
         Who::Anonymous => false,
         Who::Presented { certificates, bearer } => !certificates.is_empty() || bearer.is_some(),
     };
@@ -41,6 +43,10 @@ pub async fn authenticate(all: &[Box<dyn Authenticator>], call: &Call) -> Result
 }
 
 /// Who shows no credentials.
-pub fn anonymous() -> User {
-    User { name: "system:anonymous".into(), groups: vec!["system:unauthenticated".into()], ..User::default() }
+pub fn anonymous() -> Arc<User> {
+    static ANONYMOUS: LazyLock<Arc<User>> = LazyLock::new(|| {
+        let (name, groups) = ("system:anonymous".into(), vec!["system:unauthenticated".into()]);
+        Arc::new(User { name, groups, ..User::default() })
+    });
+    ANONYMOUS.clone()
 }

@@ -27,7 +27,14 @@ pub struct ServiceAccounts {
     lister: Arc<dyn Lister>,
     // Invariant: keys are digests of tokens whose signature and audience are good; dates and objects are checked
     // at every use.
-    known: Mutex<Map<[u8; 32], Arc<Claims>>>,
+    known: Mutex<Map<[u8; 32], Known>>,
+}
+
+/// What a token says, and whom it stands for.
+#[derive(Clone)]
+struct Known {
+    claims: Arc<Claims>,
+    user: Arc<User>,
 }
 
 impl ServiceAccounts {
@@ -40,9 +47,9 @@ impl ServiceAccounts {
     ///
     /// # Errors
     /// 401 when it is ours and not good.
-    pub fn user(&self, token: &str, audiences: &[String]) -> Result<Option<User>, Status> {
-        let claims = match self.claims(token, audiences) {
-            Ok(claims) => claims,
+    pub fn user(&self, token: &str, audiences: &[String]) -> Result<Option<Arc<User>>, Status> {
+        let Known { claims, user } = match self.known(token, audiences) {
+            Ok(known) => known,
             Err(TokenError::Foreign) => return Ok(None),
             Err(err) => {
                 tracing::debug!(%err, "service account token refused");
@@ -53,24 +60,28 @@ impl ServiceAccounts {
         if now >= claims.expires || !self.lives(&claims, now) {
             return Err(Status::unauthorized());
         }
-        Ok(Some(user(&claims)))
+        Ok(Some(user))
     }
 
-    fn claims(&self, token: &str, audiences: &[String]) -> Result<Arc<Claims>, TokenError> {
+    fn known(&self, token: &str, audiences: &[String]) -> Result<Known, TokenError> {
+        let read = |audiences: &[String]| -> Result<Known, TokenError> {
+            let claims = Arc::new(self.tokens.verify(token, audiences)?);
+            Ok(Known { user: Arc::new(user(&claims)), claims })
+        };
         if !audiences.is_empty() {
-            return self.tokens.verify(token, audiences).map(Arc::new);
+            return read(audiences);
         }
         let id: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some(claims) = self.known.lock().expect("nobody panics holding it").get(&id) {
-            return Ok(Arc::clone(claims));
+        if let Some(found) = self.known.lock().expect("nobody panics holding it").get(&id) {
+            return Ok(found.clone());
         }
-        let claims = Arc::new(self.tokens.verify(token, &[])?);
+        let found = read(&[])?;
         let mut known = self.known.lock().expect("nobody panics holding it");
         if known.len() >= REMEMBERED_MAX {
             known.clear();
         }
-        known.insert(id, Arc::clone(&claims));
-        Ok(claims)
+        known.insert(id, found.clone());
+        Ok(found)
     }
 
     /// Whether account and pod are those that the token was made for.
@@ -108,7 +119,7 @@ fn user(claims: &Claims) -> User {
 }
 
 impl Authenticator for ServiceAccounts {
-    fn authenticate<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Option<User>, Status>> {
+    fn authenticate<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Option<Arc<User>>, Status>> {
         Box::pin(async move {
             match &call.who {
                 Who::Presented { bearer: Some(token), .. } => self.user(&token.0, &[]),
@@ -119,7 +130,7 @@ impl Authenticator for ServiceAccounts {
 }
 
 impl Authenticator for Arc<ServiceAccounts> {
-    fn authenticate<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Option<User>, Status>> {
+    fn authenticate<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Option<Arc<User>>, Status>> {
         self.as_ref().authenticate(call)
     }
 }

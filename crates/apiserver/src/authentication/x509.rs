@@ -26,15 +26,15 @@ const REMEMBERED_MAX: usize = 4096;
 pub struct X509 {
     verifier: Arc<dyn ClientCertVerifier>,
     authority: Vec<CertificateDer<'static>>,
-    // Invariant: only certificates whose chain was verified; dates are checked at every use.
-    known: Mutex<Map<[u8; 32], Known>>,
+    // Invariant: only certificates (the leaf) whose chain was verified; dates are checked at every use.
+    known: Mutex<Map<Bytes, Known>>,
 }
 
 impl Authenticator for X509 {
-    fn authenticate<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Option<User>, Status>> {
+    fn authenticate<'a>(&'a self, call: &'a Call) -> BoxFuture<'a, Result<Option<Arc<User>>, Status>> {
         Box::pin(async move {
             let Who::Presented { certificates, .. } = &call.who else { return Ok(None) };
-            Ok(self.user(certificates)?.map(|user| User::clone(&user)))
+            self.user(certificates)
         })
     }
 }
@@ -73,8 +73,7 @@ impl X509 {
     pub fn user(&self, chain: &[Bytes]) -> Result<Option<Arc<User>>, Status> {
         let Some((leaf, intermediates)) = chain.split_first() else { return Ok(None) };
         let now = base::time::now().as_second();
-        let id: [u8; 32] = Sha256::digest(leaf).into();
-        let known = self.known.lock().expect("nobody panics holding it").get(&id).cloned();
+        let known = self.known.lock().expect("nobody panics holding it").get(leaf).cloned();
         let known = match known {
             Some(known) => known,
             None => {
@@ -83,7 +82,7 @@ impl X509 {
                 if all.len() >= REMEMBERED_MAX {
                     all.clear();
                 }
-                all.insert(id, known.clone());
+                all.insert(leaf.clone(), known.clone());
                 known
             }
         };

@@ -54,6 +54,11 @@ pub struct Event<'e> {
 
 /// Somewhere that requests are told to.
 pub trait Sink: Send + Sync {
+    /// Whether it listens now; who does not is spared a request that begins meanwhile.
+    fn listens(&self) -> bool {
+        true
+    }
+
     /// Something happened to a request. Must not block.
     fn told(&self, event: &Event<'_>);
 }
@@ -62,6 +67,10 @@ pub trait Sink: Send + Sync {
 pub struct Log;
 
 impl Sink for Log {
+    fn listens(&self) -> bool {
+        tracing::enabled!(tracing::Level::DEBUG)
+    }
+
     fn told(&self, event: &Event<'_>) {
         if event.stage == Stage::RequestReceived {
             return;

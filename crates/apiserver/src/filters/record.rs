@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Kind;
 use apimachinery::call::{
     BoxFuture, ByteStream, Raw, RawBody, Reply, Target, UpgradeReply, User, Verb, Watch, Wire,
 };
@@ -20,10 +21,13 @@ use crate::metrics::Asked;
 /// A request on its way.
 pub struct Record {
     api: Arc<Api>,
-    /// The call without its body: as much as is told of it.
-    call: Call,
-    id: String,
-    received: Timestamp,
+    /// As audit is told of it, if anybody listens.
+    told: Option<Box<Told>>,
+    verb: Verb,
+    /// The kind, its version and the subresource, where there are such.
+    known: Option<(Arc<Kind>, usize, String)>,
+    scope: &'static str,
+    dry_run: bool,
     began: Instant,
     user: Arc<User>,
     impersonator: Option<Arc<User>>,
@@ -33,9 +37,16 @@ pub struct Record {
     lasts: bool,
 }
 
-impl Record {
-    /// A request has come.
-    pub fn new(api: &Arc<Api>, call: &Call) -> Record {
+/// What audit is told besides.
+struct Told {
+    /// The call without its body.
+    call: Call,
+    id: String,
+    received: Timestamp,
+}
+
+impl Told {
+    fn of(call: &Call) -> Told {
         let wire = Wire {
             method: call.wire.method.clone(),
             uri: call.wire.uri.clone(),
@@ -57,14 +68,39 @@ impl Record {
             body: Default::default(),
             wire,
         };
+        Told { call: told, id: audit::id(call), received: base::time::now() }
+    }
+}
+
+impl Record {
+    /// A request has come.
+    pub fn new(api: &Arc<Api>, call: &Call) -> Record {
         api.metrics.begun(call.verb.is_mutating());
+        let (known, scope) = match &call.target {
+            Target::Path(_) => (None, ""),
+            Target::Resource(t) => (
+                // Names that nothing serves are the client's: they must not become series.
+                api.kinds.served(&t.gvr).and_then(|(kind, version)| {
+                    let served = t.subresource.is_empty() || kind.sub(&t.subresource).is_some();
+                    served.then(|| (kind, version, t.subresource.clone()))
+                }),
+                match (t.name.as_str(), t.namespace.as_str()) {
+                    ("", "") => "cluster",
+                    ("", _) => "namespace",
+                    _ => "resource",
+                },
+            ),
+        };
+        let listens = api.audit.iter().any(|sink| sink.listens());
         Record {
             api: api.clone(),
-            call: told,
-            id: if api.audit.is_empty() { String::new() } else { audit::id(call) },
-            received: base::time::now(),
+            told: listens.then(|| Box::new(Told::of(call))),
+            verb: call.verb,
+            known,
+            scope,
+            dry_run: call.options.dry_run,
             began: base::time::instant(),
-            user: Arc::new(crate::authentication::anonymous()),
+            user: crate::authentication::anonymous(),
             impersonator: None,
             annotations: Annotations::default(),
             code: 0,
@@ -85,6 +121,9 @@ impl Record {
 
     /// Whether it may go on, and why.
     pub fn decided(&self, decision: &Decision) {
+        if self.told.is_none() {
+            return;
+        }
         let (word, why) = match decision {
             Decision::Allow(why) => ("allow", why),
             Decision::Deny(why) | Decision::NoOpinion(why) => ("forbid", why),
@@ -134,10 +173,9 @@ impl Record {
     fn keep(&self) {}
 
     fn asked(&self) -> Asked<'_> {
-        let attributes = request_info::attributes(&self.call, &self.user);
-        let verb = match self.call.verb {
+        let verb = match self.verb {
             // As upstream, which measures what connects by itself and methods in capitals otherwise.
-            Verb::Connect if matches!(self.call.target, Target::Resource(_)) => "CONNECT",
+            Verb::Connect if !self.scope.is_empty() => "CONNECT",
             Verb::List => "LIST",
             Verb::Watch => "WATCH",
             Verb::Get => "GET",
@@ -148,50 +186,40 @@ impl Record {
             Verb::DeleteCollection => "DELETECOLLECTION",
             Verb::Connect => "other",
         };
-        let scope = match &self.call.target {
-            Target::Path(_) => "",
-            Target::Resource(t) if !t.name.is_empty() => "resource",
-            Target::Resource(t) if !t.namespace.is_empty() => "namespace",
-            Target::Resource(_) => "cluster",
+        let (group, version, resource, subresource, scope) = match &self.known {
+            Some((kind, version, subresource)) => {
+                let gv = &kind.versions[*version].gv;
+                (&*gv.group, &*gv.version, &*kind.storage.resource, subresource.as_str(), self.scope)
+            }
+            None => Default::default(),
         };
-        // Names that nothing serves are the client's: they must not become series.
-        let known = match &self.call.target {
-            Target::Resource(t) => self
-                .api
-                .kinds
-                .served(&t.gvr)
-                .is_some_and(|(kind, _)| t.subresource.is_empty() || kind.sub(&t.subresource).is_some()),
-            Target::Path(_) => false,
-        };
-        let only_known = |text| if known { text } else { "" };
         Asked {
             verb,
-            group: only_known(attributes.group),
-            version: only_known(attributes.version),
-            resource: only_known(attributes.resource),
-            subresource: only_known(attributes.subresource),
-            scope: only_known(scope),
-            dry_run: self.call.options.dry_run,
+            group,
+            version,
+            resource,
+            subresource,
+            scope,
+            dry_run: self.dry_run,
             code: self.code,
             took: base::time::instant().saturating_duration_since(self.began).max(Duration::ZERO),
         }
     }
 
     fn tell(&self, stage: Stage) {
-        if self.api.audit.is_empty() {
-            return;
-        }
-        let request: Attributes<'_> = request_info::attributes(&self.call, &self.user);
+        let Some(told) = &self.told else { return };
+        let Told { call, id, received } = &**told;
+        let request: Attributes<'_> = request_info::attributes(call, &self.user);
         let annotations = self.annotations.all();
         let event = Event {
-            id: &self.id,
+            id,
             stage,
             request: &request,
             impersonator: self.impersonator.as_deref(),
-            uri: &self.call.wire.uri,
-            user_agent: &self.call.wire.user_agent,
-            peer: self.call.wire.peer,
-            received: self.received,
+            uri: &call.wire.uri,
+            user_agent: &call.wire.user_agent,
+            peer: call.wire.peer,
+            received: *received,
             code: self.code,
             annotations: &annotations,
         };
@@ -209,7 +237,7 @@ impl Drop for Record {
         if self.lasts {
             self.api.metrics.lasting(&asked, -1);
         }
-        self.api.metrics.ended(&asked, self.call.verb.is_mutating());
+        self.api.metrics.ended(&asked, self.verb.is_mutating());
     }
 }
 

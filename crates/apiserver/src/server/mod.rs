@@ -170,7 +170,7 @@ async fn serve(
     let stream = base::time::timeout(HANDSHAKE_MAX, tls.accept(stream)).await??;
     let (_, session) = stream.get_ref();
     let certificates = session.peer_certificates().unwrap_or_default();
-    let certificates: Vec<Bytes> = certificates.iter().map(|c| Bytes::copy_from_slice(c)).collect();
+    let certificates: Arc<[Bytes]> = certificates.iter().map(|c| Bytes::copy_from_slice(c)).collect();
     let http2 = session.alpn_protocol() == Some(b"h2");
     let from = Arc::new(Peer { address: peer.ip(), certificates });
     let service = {
@@ -236,7 +236,7 @@ impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Spawn {
 /// What is known of the other side of a connection.
 struct Peer {
     address: IpAddr,
-    certificates: Vec<Bytes>,
+    certificates: Arc<[Bytes]>,
 }
 
 async fn answer(

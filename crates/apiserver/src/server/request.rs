@@ -12,6 +12,9 @@ use http::request::Parts;
 /// Headers that hold credentials, or belong to the connection and not to the request.
 const NOT_PASSED_ON: &[&str] =
     &["authorization", "connection", "upgrade", "host", "content-length", "transfer-encoding"];
+/// Headers that are read of every request.
+const AUDIT_ID: &str = "audit-id";
+const IMPERSONATE: &str = "impersonate-";
 /// The forms of an answer, for those who take none of them.
 pub(crate) const ACCEPTED: &str = "application/json, application/json;stream=watch, application/vnd.kubernetes.protobuf, application/vnd.kubernetes.protobuf;stream=watch";
 /// Subresources that any method may address; what happens is theirs to say.
@@ -23,16 +26,20 @@ pub fn call(parts: &Parts) -> Call {
     let options = options(query(parts.uri.query().unwrap_or("")));
     let target = target(parts.uri.path());
     let verb = verb(parts, &target, &options);
-    let headers = parts
-        .headers
-        .iter()
-        .filter(|(name, _)| !NOT_PASSED_ON.contains(&name.as_str()))
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
-        .collect();
     let header =
         |name| parts.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok()).unwrap_or("");
     // What connects, and what is no resource, answers in a form of its own.
     let plain = matches!(target, Target::Path(_)) || verb == Some(Verb::Connect);
+    let passed_on = |name: &str| match plain {
+        true => !NOT_PASSED_ON.contains(&name),
+        false => name == AUDIT_ID || name.starts_with(IMPERSONATE),
+    };
+    let headers = parts
+        .headers
+        .iter()
+        .filter(|(name, _)| passed_on(name.as_str()))
+        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+        .collect();
     let accept = if plain { Ok(Accept::default()) } else { accept(header(http::header::ACCEPT)) };
     let (accept, mut fault) = match accept {
         Ok(accept) => (accept, None),

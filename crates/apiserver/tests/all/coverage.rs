@@ -19,7 +19,7 @@ use crate::security::{guarded, tokens};
 struct Nobody;
 
 impl Authenticator for Nobody {
-    fn authenticate<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Result<Option<User>, Status>> {
+    fn authenticate<'a>(&'a self, _: &'a Call) -> BoxFuture<'a, Result<Option<Arc<User>>, Status>> {
         Box::pin(async { Ok(None) })
     }
 }
@@ -189,8 +189,10 @@ fn every_route_is_guarded_told_and_admitted() {
                 let headers = [("content-type", media)];
 
                 let mut unknown = call(method, &uri, &headers, Bytes::from("{}"));
-                unknown.who =
-                    Who::Presented { certificates: Vec::new(), bearer: Some(Secret("nonsense".into())) };
+                unknown.who = Who::Presented {
+                    certificates: Default::default(),
+                    bearer: Some(Secret("nonsense".into())),
+                };
                 let refused = handle(&server.api, unknown).await;
                 assert!(matches!(&refused, Reply::Status(s) if s.code == 401), "{at}: {refused:?}");
                 assert_eq!(recorder.ends.lock().unwrap().pop().expect("told").3, 401, "{at}");

@@ -347,7 +347,8 @@ fn callers_are_known_and_need_permission() {
         assert!(as_jane.fails(403).contains("User \"jane\" cannot list"));
         // Credentials that nobody vouches for are not the same as none.
         let mut call = maps_call(Verb::List);
-        call.who = Who::Presented { certificates: Vec::new(), bearer: Some(Secret("nonsense".into())) };
+        call.who =
+            Who::Presented { certificates: Default::default(), bearer: Some(Secret("nonsense".into())) };
         let Reply::Status(status) = apiserver::handle(&server.api, call).await else { panic!("no status") };
         assert_eq!(status.code, 401);
         let Reply::Status(status) = apiserver::handle(&server.api, maps_call(Verb::List)).await else {
