@@ -69,15 +69,16 @@ async fn watch(maps: Resource, from: u64, seen: Seen) {
         let mut expired = false;
         match maps.watch(options).await {
             Ok(mut events) => {
-                while let Some(Ok(event)) = events.next().await {
+                while let Some(event) = events.next().await {
                     match event {
-                        WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                        Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                             assert!(object.revision > at, "{} after {at}", object.revision);
                             at = object.revision;
                             note(&seen, &object);
                         }
-                        WatchEvent::Error(status) if status.code == 410 => expired = true,
-                        other => panic!("nothing was deleted: {other:?}"),
+                        Ok(other) => panic!("nothing was deleted: {other:?}"),
+                        // Too old a revision, or the server was killed.
+                        Err(error) => expired = error.is_expired(),
                     }
                 }
             }
