@@ -9,7 +9,7 @@ use apimachinery::schema::views::{NodeSelectorRequirement, NodeSelectorTerm, Pod
 use apimachinery::{Ref, k};
 
 use crate::refused;
-use crate::worker::End;
+use crate::worker::{End, Role, container_specs};
 
 /// Resources by name.
 pub type Resources = BTreeMap<String, Quantity>;
@@ -33,6 +33,10 @@ pub fn admit(pod: Ref<'_>, node: Ref<'_>, allocatable: &Resources, others: &[Ref
             "NodeAffinity",
             "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
         );
+    }
+    if let Err(why) = safe_sysctls(pod) {
+        // Upstream's own checks come without the words of the others.
+        return Err(End { reason: "SysctlForbidden".into(), message: why });
     }
     let wanted = host_ports(pod);
     let taken: Vec<(String, String, i64)> = others.iter().flat_map(|p| host_ports(*p)).collect();
@@ -116,10 +120,43 @@ fn max(to: &mut Resources, other: &Resources) {
     }
 }
 
+/// Sysctls that harm nobody but the pod. Source: pkg/kubelet/sysctl/safe_sysctls.go.
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+fn safe_sysctls(pod: Ref<'_>) -> Result<(), String> {
+    let spec = Pod(pod).spec();
+    for sysctl in spec.security_context().sysctls().iter() {
+        let name = sysctl.name().replace('/', ".");
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return Err(format!("forbidden sysctl: {name:?} not allowlisted"));
+        }
+        if name.starts_with("net.") && spec.host_network() {
+            return Err(format!("forbidden sysctl: {name:?} not allowed with host net enabled"));
+        }
+        if name.starts_with("kernel.") && spec.host_ipc() {
+            return Err(format!("forbidden sysctl: {name:?} not allowed with host ipc enabled"));
+        }
+    }
+    Ok(())
+}
+
 fn host_ports(pod: Ref<'_>) -> Vec<(String, String, i64)> {
-    let containers = pod.get(k::SPEC).get(k::CONTAINERS).items();
-    let ports = containers.flat_map(|c| c.get(k::PORTS).items());
-    ports
+    let lasting = container_specs(pod).filter(|(role, _)| matches!(role, Role::Main | Role::Sidecar));
+    lasting
+        .flat_map(|(_, c)| c.get(k::PORTS).items())
         .filter(|p| p.get(k::HOST_PORT).i64() > 0)
         .map(|p| {
             let protocol = p.get(k::PROTOCOL).opt_str().unwrap_or("TCP");
@@ -217,6 +254,18 @@ mod tests {
             (affinity("In", "a"), ""),
             (affinity("NotIn", "a"), "NodeAffinity"),
             (affinity("Exists", "x"), ""),
+            (
+                doc!({ "securityContext": { "sysctls": [{ "name": "net/ipv4/tcp_syncookies", "value": "1" }] } }),
+                "",
+            ),
+            (
+                doc!({ "securityContext": { "sysctls": [{ "name": "kernel.msgmax", "value": "1" }] } }),
+                "SysctlForbidden",
+            ),
+            (
+                doc!({ "hostIPC": true, "securityContext": { "sysctls": [{ "name": "kernel.shm_rmid_forced", "value": "1" }] } }),
+                "SysctlForbidden",
+            ),
             (doc!({ "hostNetwork": true, "containers": [{ "ports": [{ "hostPort": 80 }] }] }), "NodePorts"),
             (doc!({ "hostNetwork": true, "containers": [{ "ports": [{ "hostPort": 81 }] }] }), ""),
             (

@@ -7,20 +7,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use apimachinery::quantity::Quantity;
-use apimachinery::schema::views::{Container, Pod};
+use apimachinery::schema::views::{Container, ContainerPort, Pod, VolumeMount};
 use apimachinery::{Ref, k};
 use runtime::{
-    Capability, ContainerConfig, Image, KeyValue, LinuxContainerResources, LinuxContainerSecurityContext,
-    LinuxPodSandboxConfig, Mount, NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
-    SecurityProfile,
+    Capability, ContainerConfig, ContainerId, Image, KeyValue, LinuxContainerResources,
+    LinuxContainerSecurityContext, LinuxPodSandboxConfig, Mount, MountPropagation, NamespaceMode,
+    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, SecurityProfile,
 };
 
 use crate::config::Config;
+use crate::doors::HostPort;
 use crate::env;
 use crate::fields::Facts;
 use crate::objects::Objects;
 use crate::resolver;
 use crate::volumes::{self, pod_dir};
+use crate::worker::{Role, container_specs};
 
 /// The kernel's least share, and a CPU's.
 const SHARES_MIN: i64 = 2;
@@ -120,20 +122,27 @@ fn labels(pod: Pod<'_>) -> BTreeMap<String, String> {
     out
 }
 
+fn shares_pids(pod: Pod<'_>) -> bool {
+    pod.spec().share_process_namespace() == Some(true)
+}
+
 /// The pod's sandbox.
 pub fn sandbox(config: &Config, pod: Pod<'_>, attempt: u32) -> PodSandboxConfig {
     let (meta, spec) = (pod.metadata(), pod.spec());
     let host = |yes: bool, own: NamespaceMode| if yes { NamespaceMode::Node } else { own };
     let namespace_options = NamespaceOption {
         network: host(spec.host_network(), NamespaceMode::Pod),
-        pid: host(spec.host_pid(), NamespaceMode::Container),
+        pid: host(
+            spec.host_pid(),
+            if shares_pids(pod) { NamespaceMode::Pod } else { NamespaceMode::Container },
+        ),
         ipc: host(spec.host_ipc(), NamespaceMode::Pod),
     };
     let sysctls = spec
         .security_context()
         .sysctls()
         .iter()
-        .map(|s| (s.name().to_owned(), s.value().to_owned()))
+        .map(|s| (s.name().replace('/', "."), s.value().to_owned()))
         .collect();
     PodSandboxConfig {
         metadata: PodSandboxMetadata {
@@ -158,6 +167,20 @@ pub fn sandbox(config: &Config, pod: Pod<'_>, attempt: u32) -> PodSandboxConfig 
     }
 }
 
+/// The ports of the machine that are to lead to a pod with a network of its own.
+pub fn host_ports(pod: Pod<'_>) -> Vec<HostPort> {
+    let port = |p: ContainerPort<'_>| {
+        Some(HostPort {
+            address: p.host_ip().parse().ok(),
+            protocol: p.protocol().to_owned(),
+            port: u16::try_from(p.host_port()).ok().filter(|port| *port > 0)?,
+            pod_port: u16::try_from(p.container_port()).ok()?,
+        })
+    };
+    let lasting = container_specs(pod.0).filter(|(role, _)| matches!(role, Role::Main | Role::Sidecar));
+    lasting.flat_map(|(_, c)| Container(c).ports().iter().filter_map(port).collect::<Vec<_>>()).collect()
+}
+
 /// What a container's configuration follows from.
 pub struct Inputs<'a> {
     /// The kubelet's configuration.
@@ -172,6 +195,8 @@ pub struct Inputs<'a> {
     pub image: &'a Image,
     /// The machine's memory, in bytes.
     pub memory: i64,
+    /// What runs of the container that an ephemeral one names as its target.
+    pub target: Option<ContainerId>,
 }
 
 /// One run of a container.
@@ -199,14 +224,21 @@ pub fn container(
         args: expanded(container.args().node)?,
         working_dir: container.working_dir().to_owned(),
         envs: vars.into_iter().map(|(key, value)| KeyValue { key, value }).collect(),
-        mounts: mounts(inputs, container, attempt)?,
+        mounts: mounts(inputs, container, attempt, &known)?,
         labels: labels(pod),
         log_path: log_path(container.name(), attempt),
+        stop_signal: container.lifecycle().stop_signal().unwrap_or_default().to_owned(),
         ..ContainerConfig::default()
     };
     out.labels.insert("io.kubernetes.container.name".into(), container.name().into());
     out.linux.resources = resources(pod.0, container.0, inputs.memory);
     out.linux.security_context = security_context(pod, container);
+    let target = container.0.get(k::TARGET_CONTAINER_NAME).str();
+    if !target.is_empty() && !shares_pids(pod) && !pod.spec().host_pid() {
+        let found =
+            inputs.target.clone().ok_or_else(|| format!("unable to find target container {target:?}"))?;
+        out.linux.security_context.pid_target = Some(found);
+    }
     Ok(out)
 }
 
@@ -235,7 +267,12 @@ fn check_user(pod: Pod<'_>, container: Container<'_>, image: &Image) -> Result<(
     }
 }
 
-fn mounts(inputs: &Inputs<'_>, container: Container<'_>, attempt: u32) -> Result<Vec<Mount>, String> {
+fn mounts(
+    inputs: &Inputs<'_>,
+    container: Container<'_>,
+    attempt: u32,
+    known: &BTreeMap<String, String>,
+) -> Result<Vec<Mount>, String> {
     let pod = Pod(inputs.facts.pod);
     let uid = pod.metadata().uid();
     let paths: BTreeMap<String, volumes::VolumePath> =
@@ -247,7 +284,17 @@ fn mounts(inputs: &Inputs<'_>, container: Container<'_>, attempt: u32) -> Result
         })?;
         // Relative paths count from the root, as upstream makes them.
         let inside = Path::new("/").join(mount.mount_path());
-        out.push(bind(inside, at.path.clone(), mount.read_only() || at.readonly));
+        out.push(Mount {
+            sub_path: sub_path(mount, known)?,
+            recursive_read_only: mount.read_only()
+                && matches!(mount.recursive_read_only(), Some("Enabled" | "IfPossible")),
+            propagation: match mount.mount_propagation() {
+                Some("HostToContainer") => MountPropagation::HostToContainer,
+                Some("Bidirectional") => MountPropagation::Bidirectional,
+                _ => MountPropagation::Private,
+            },
+            ..bind(inside, at.path.clone(), mount.read_only() || at.readonly)
+        });
     }
     let has = |out: &[Mount], path: &str| out.iter().any(|m| m.container_path == Path::new(path));
     for (name, file) in [("/etc/hosts", "etc-hosts"), ("/etc/resolv.conf", "resolv.conf")] {
@@ -266,6 +313,19 @@ fn mounts(inputs: &Inputs<'_>, container: Container<'_>, attempt: u32) -> Result
     Ok(out)
 }
 
+/// The part of a volume that a mount shows.
+fn sub_path(mount: VolumeMount<'_>, known: &BTreeMap<String, String>) -> Result<PathBuf, String> {
+    let (plain, expr) = (mount.sub_path(), mount.sub_path_expr());
+    let path = if expr.is_empty() { plain.to_owned() } else { env::expand_known(expr, known)? };
+    if path.starts_with('/') {
+        return Err(format!("error SubPath `{path}` must not be an absolute path"));
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(format!("unable to provision SubPath `{path}`: must not contain '..'"));
+    }
+    Ok(path.into())
+}
+
 fn bind(container_path: PathBuf, host_path: PathBuf, readonly: bool) -> Mount {
     Mount { container_path, host_path, readonly, ..Mount::default() }
 }
@@ -279,6 +339,8 @@ fn security_context(pod: Pod<'_>, container: Container<'_>) -> LinuxContainerSec
     let mut groups: Vec<i64> = shared.supplemental_groups().iter().collect();
     groups.extend(shared.fs_group());
     LinuxContainerSecurityContext {
+        pid_target: None,
+        strict_supplemental_groups: shared.supplemental_groups_policy() == Some("Strict"),
         capabilities: Capability {
             add_capabilities: names(own.capabilities().add().node),
             drop_capabilities: names(own.capabilities().drop().node),
@@ -366,6 +428,7 @@ mod tests {
             services: &[],
             image: &image,
             memory: 1,
+            target: None,
         };
         let spec = Container(pod.root().find("spec.containers").item(0));
         let got = container(&inputs, spec, 3).unwrap();
@@ -390,6 +453,20 @@ mod tests {
             (context.run_as_user, context.no_new_privs, context.supplemental_groups),
             (Some(5), true, vec![7])
         );
+        let known = BTreeMap::from([("X".to_owned(), "x/1".to_owned())]);
+        for (mount, want) in [
+            (doc!({ "subPath": "a/b" }), Ok("a/b")),
+            (doc!({ "subPathExpr": "d/$(X)/$$(X)" }), Ok("d/x/1/$(X)")),
+            (doc!({ "subPathExpr": "$(Y)" }), Err("missing value for \"Y\"")),
+            (doc!({ "subPathExpr": "/$(X)" }), Err("error SubPath `/x/1` must not be an absolute path")),
+            (
+                doc!({ "subPath": "a/../b" }),
+                Err("unable to provision SubPath `a/../b`: must not contain '..'"),
+            ),
+        ] {
+            let got = sub_path(VolumeMount(mount.root()), &known);
+            assert_eq!(got, want.map(PathBuf::from).map_err(str::to_owned), "{:?}", mount.root());
+        }
         let root = doc!({ "name": "a" });
         assert!(
             container(&inputs, Container(root.root()), 0).unwrap_err().contains("image will run as root")

@@ -19,7 +19,7 @@ use crate::fields::Facts;
 use crate::objects::ObjectManager;
 use crate::status::NodeFacts;
 use crate::volumes::{Token, TokenRequest};
-use crate::worker::since;
+use crate::worker::{Role, container_specs, since};
 
 /// What the workers of a node share.
 pub(crate) struct Core {
@@ -56,9 +56,11 @@ impl Core {
     ) {
         let mut about = ObjectRef::of(pod, "v1", "Pod");
         if let Some(name) = container {
-            let spec = pod.get(k::SPEC);
-            let init = spec.get(k::INIT_CONTAINERS).items().any(|c| c.get(k::NAME).str() == name);
-            let list = if init { "initContainers" } else { "containers" };
+            let list = match container_specs(pod).find(|(_, c)| c.get(k::NAME).str() == name) {
+                Some((Role::Init | Role::Sidecar, _)) => "initContainers",
+                Some((Role::Ephemeral, _)) => "ephemeralContainers",
+                _ => "containers",
+            };
             about = about.field(&format!("spec.{list}{{{name}}}"));
         }
         let kind = if warning { EventType::Warning } else { EventType::Normal };

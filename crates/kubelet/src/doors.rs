@@ -35,12 +35,26 @@ pub struct Doors {
 pub trait PodNetwork: Send + Sync {
     /// Makes the node's side, once the ranges of its pods are known (CIDR notation). Repeatable.
     fn setup(&self, pod_cidrs: Vec<String>) -> BoxFuture<'_, Result<()>>;
-    /// Wires a network namespace; the same key gets the same addresses again.
-    fn attach(&self, netns: PathBuf, key: String) -> BoxFuture<'_, Result<Vec<IpAddr>>>;
+    /// Wires a network namespace, and makes ports of the machine lead there; the same key gets the same addresses again.
+    fn attach(&self, netns: PathBuf, key: String, ports: Vec<HostPort>)
+    -> BoxFuture<'_, Result<Vec<IpAddr>>>;
     /// Takes the wiring away; an unknown key is no error.
     fn detach(&self, key: String) -> BoxFuture<'_, Result<()>>;
     /// The keys of everything wired.
     fn keys(&self) -> BoxFuture<'_, Result<Vec<String>>>;
+}
+
+/// A port of the machine that leads to a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// The only address it is reached at; none: all of this machine's.
+    pub address: Option<IpAddr>,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The machine's port.
+    pub port: u16,
+    /// The pod's port.
+    pub pod_port: u16,
 }
 
 /// One file of a published directory.
@@ -76,6 +90,8 @@ pub trait Files: Send + Sync {
     fn link(&self, path: &Path, target: &Path) -> Result<()>;
     /// The names in a directory; none when it is not there.
     fn list(&self, path: &Path) -> Result<Vec<String>>;
+    /// Makes the directories of `path` below `base` that are missing, and makes sure that it does not lead out.
+    fn sub_path(&self, base: &Path, path: &Path) -> Result<()>;
     /// Makes sure that a path of the host is as `hostPath.type` demands.
     fn host_path(&self, path: &Path, kind: &str) -> Result<()>;
 }
@@ -130,9 +146,11 @@ pub trait Machine: Send + Sync {
     fn hosts(&self) -> String;
 }
 
-/// A probe's request.
+/// A request of a probe or hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRequest {
+    /// Over TLS; whoever answers is believed.
+    pub tls: bool,
     /// Where to.
     pub address: SocketAddr,
     /// Path and query.
@@ -141,10 +159,34 @@ pub struct HttpRequest {
     pub headers: Vec<(String, String)>,
 }
 
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpAnswer {
+    /// The status code.
+    pub code: u16,
+    /// Where a redirect leads to.
+    pub location: String,
+    /// The body's first 10 KiB.
+    pub body: String,
+}
+
+/// A question to a gRPC health service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcRequest {
+    /// Over TLS; whoever answers is believed.
+    pub tls: bool,
+    /// Where to.
+    pub address: SocketAddr,
+    /// The service that is asked about; empty: the server as a whole.
+    pub service: String,
+}
+
 /// Asks containers. An error is the failing probe's message.
 pub trait Prober: Send + Sync {
-    /// A GET; fine are the codes from 200 to 399.
-    fn http_get(&self, request: HttpRequest, timeout: Duration) -> BoxFuture<'_, Result<(), String>>;
+    /// One GET; redirects are the caller's.
+    fn http_get(&self, request: HttpRequest, timeout: Duration) -> BoxFuture<'_, Result<HttpAnswer, String>>;
     /// A connection.
     fn tcp(&self, address: SocketAddr, timeout: Duration) -> BoxFuture<'_, Result<(), String>>;
+    /// `grpc.health.v1.Health/Check`; fine is `SERVING`.
+    fn grpc(&self, request: GrpcRequest, timeout: Duration) -> BoxFuture<'_, Result<(), String>>;
 }

@@ -13,12 +13,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::containers::{self, Inputs};
 use crate::core::SharedCore;
+use crate::hooks;
 use crate::probes;
 use crate::resolver;
 use crate::status;
 use crate::status_manager::StatusWriter;
 use crate::volumes;
-use crate::worker::{Action, Event, Exit, Phase, ProbeKind, Stage, State, since};
+use crate::worker::{Action, Event, Exit, Phase, ProbeKind, Stage, State, container_specs, since};
 
 /// The waits between attempts to stop a container that the runtime could not stop.
 const STOP_RETRY: Duration = Duration::from_secs(1);
@@ -189,6 +190,10 @@ impl Driver {
             Action::StartContainer { index, attempt, image } => {
                 base::task::spawn(async move { c.start(index, attempt, &image).await })
             }
+            Action::RunHook { index, id, kind } => base::task::spawn(async move {
+                let outcome = hooks::run(&c.core, &c.state, index, &id, kind).await;
+                c.tell(Event::Hook { id, kind, outcome });
+            }),
             Action::StopContainer { id, grace, .. } => {
                 base::task::spawn(async move { c.stop(id, grace).await })
             }
@@ -210,11 +215,15 @@ impl Driver {
         let state = &context.state;
         let mut wanted = Vec::new();
         for (index, container) in state.containers.iter().enumerate() {
-            let Phase::Running { id, stop_by: None, since, .. } = &container.phase else { continue };
+            let Phase::Running { id, since, post_start: false, stopping, .. } = &container.phase else {
+                continue;
+            };
+            let ending = stopping.is_some();
             let spec = state.container_spec(index);
             let kinds = [
-                (ProbeKind::Startup, spec.startup_probe(), !container.started),
-                (ProbeKind::Liveness, spec.liveness_probe(), container.started),
+                (ProbeKind::Startup, spec.startup_probe(), !container.started && !ending),
+                (ProbeKind::Liveness, spec.liveness_probe(), container.started && !ending),
+                // Until the end: a Service may still send what nobody else serves.
                 (ProbeKind::Readiness, spec.readiness_probe(), container.started),
             ];
             for (kind, probe, now) in kinds {
@@ -404,7 +413,8 @@ impl Context {
             return self.tell(Event::NetworkAttached(id, Vec::new()));
         };
         self.core.network_ready().await;
-        self.tell(match self.core.doors.network.attach(netns, id.to_string()).await {
+        let ports = containers::host_ports(self.pod());
+        self.tell(match self.core.doors.network.attach(netns, id.to_string(), ports).await {
             Ok(ips) => Event::NetworkAttached(id, ips),
             Err(err) => Event::NetworkFailed(id, words(&*err)),
         });
@@ -525,10 +535,31 @@ impl Context {
             services: &services,
             image,
             memory: self.core.memory,
+            target: self.state.run_of(spec.0.get(k::TARGET_CONTAINER_NAME).str()),
         };
         let config = containers::container(&inputs, spec, attempt)?;
+        self.make_sub_paths(&config).await?;
         self.write_files(spec, attempt).await?;
         Ok(config)
+    }
+
+    /// The parts of volumes that mounts ask for.
+    async fn make_sub_paths(&self, config: &runtime::ContainerConfig) -> Result<(), String> {
+        let parts: Vec<runtime::Mount> =
+            config.mounts.iter().filter(|m| !m.sub_path.as_os_str().is_empty()).cloned().collect();
+        let (files, name) = (self.core.doors.files.clone(), config.name.clone());
+        let make = move || {
+            parts.iter().try_for_each(|m| {
+                files.sub_path(&m.host_path, &m.sub_path).map_err(|err| {
+                    let at = m.container_path.display();
+                    format!(
+                        "failed to prepare subPath for volumeMount \"{at}\" of container {name:?}: {}",
+                        words(&*err)
+                    )
+                })
+            })
+        };
+        base::task::blocking(make).await
     }
 
     /// The files that the kubelet puts into every container.
@@ -647,9 +678,8 @@ pub(crate) async fn last_words(
     attempt: u32,
     exit: &Exit,
 ) -> String {
-    let spec = Pod(pod.root()).spec();
-    let mut all = spec.init_containers().iter().chain(spec.containers().iter());
-    let fallback = all
+    let fallback = container_specs(pod.root())
+        .map(|(_, c)| Container(c))
         .find(|c| c.name() == name)
         .is_some_and(|c| c.termination_message_policy() == "FallbackToLogsOnError");
     let pod = Pod(pod.root());

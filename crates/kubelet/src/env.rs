@@ -137,6 +137,25 @@ pub fn references(container: Ref<'_>) -> Vec<(ObjectKind, String)> {
 /// # Errors
 /// When there is not as much left.
 pub fn expand(text: &str, known: &BTreeMap<String, String>, left: &mut usize) -> Result<String, String> {
+    expand_with(text, left, |name| Ok(known.get(name).cloned().unwrap_or_else(|| format!("$({name})"))))
+}
+
+/// As [`expand`], of a short text.
+///
+/// # Errors
+/// With the first name that is unknown.
+pub fn expand_known(text: &str, known: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut left = EXPANDED_BYTES_MAX;
+    expand_with(text, &mut left, |name| {
+        known.get(name).cloned().ok_or_else(|| format!("missing value for {name:?}"))
+    })
+}
+
+fn expand_with(
+    text: &str,
+    left: &mut usize,
+    value: impl Fn(&str) -> Result<String, String>,
+) -> Result<String, String> {
     let too_long = || format!("arguments or environment are longer than {EXPANDED_BYTES_MAX} bytes");
     let mut out = String::new();
     let mut rest = text;
@@ -152,11 +171,7 @@ pub fn expand(text: &str, known: &BTreeMap<String, String>, left: &mut usize) ->
             out.push('$');
             rest = tail;
         } else if let (Some(inside), Some(end)) = (inside, end) {
-            let name = &inside[..end];
-            match known.get(name) {
-                Some(value) => out.push_str(value),
-                None => out.push_str(&format!("$({name})")),
-            }
+            out.push_str(&value(&inside[..end])?);
             rest = &inside[end + 1..];
         } else {
             out.push('$');

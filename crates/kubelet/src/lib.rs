@@ -14,6 +14,7 @@ pub mod doors;
 mod driver;
 pub mod env;
 pub mod fields;
+mod hooks;
 pub mod host;
 pub mod kubelet;
 pub mod node;

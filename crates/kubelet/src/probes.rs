@@ -4,19 +4,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::schema::views::{Container, Probe};
+use apimachinery::schema::views::{Container, HTTPGetAction, Probe};
 use apimachinery::{Ref, k};
 use base::task::Task;
 use base::time::Timestamp;
-use runtime::ContainerId;
+use runtime::{ContainerId, ExecSyncResponse};
 
 use crate::core::SharedCore;
-use crate::doors::HttpRequest;
+use crate::doors::{GrpcRequest, HttpAnswer, HttpRequest, Prober};
 use crate::driver::{Mailbox, Message};
 use crate::worker::{Event, ProbeKind, State, since};
 
 /// How much of a failing command's output is told.
-const OUTPUT_MAX: usize = 1024;
+pub(crate) const OUTPUT_MAX: usize = 1024;
+/// How many redirects within one host are followed.
+const REDIRECTS_MAX: usize = 10;
 
 /// Starts a probe of a running container. It ends when dropped.
 pub(crate) fn start(
@@ -48,12 +50,20 @@ async fn run(
     base::time::sleep(delay.saturating_sub(since(running_since, base::time::now()))).await;
     let (mut run_of, mut last, mut told) = (0i64, None, None);
     loop {
-        let outcome = once(&core, &state, container, probe, &id).await;
-        let passed = outcome.is_ok();
-        if let Err(why) = &outcome {
-            let message = format!("{} probe failed: {why}", word(kind));
-            core.record(state.pod.root(), Some(container.name()), true, "Unhealthy", message);
+        let (passed, event) = match once(&core, &state, container, probe, &id).await {
+            Outcome::Passed => (Some(true), None),
+            Outcome::Warned(why) => (Some(true), Some(("ProbeWarning", "warning", why))),
+            Outcome::Failed(why) => (Some(false), Some(("Unhealthy", "failed", why))),
+            Outcome::Unknown(why) => (None, Some(("Unhealthy", "errored", why))),
+        };
+        if let Some((reason, how, why)) = event {
+            let message = format!("{} probe {how}: {why}", word(kind));
+            core.record(state.pod.root(), Some(container.name()), true, reason, message);
         }
+        let Some(passed) = passed else {
+            base::time::sleep(period).await;
+            continue;
+        };
         run_of = if last == Some(passed) { run_of + 1 } else { 1 };
         last = Some(passed);
         let threshold = if passed { probe.success_threshold() } else { probe.failure_threshold() };
@@ -85,59 +95,156 @@ fn word(kind: ProbeKind) -> &'static str {
     }
 }
 
+/// What came of one attempt.
+enum Outcome {
+    Passed,
+    /// It passed, with words.
+    Warned(String),
+    Failed(String),
+    /// Nothing can be said of the container: it does not count.
+    Unknown(String),
+}
+
+impl From<Result<(), String>> for Outcome {
+    fn from(result: Result<(), String>) -> Self {
+        result.map_or_else(Outcome::Failed, |()| Outcome::Passed)
+    }
+}
+
 async fn once(
     core: &SharedCore,
     state: &State,
     container: Container<'_>,
     probe: Probe<'_>,
     id: &ContainerId,
-) -> Result<(), String> {
+) -> Outcome {
     let timeout = Duration::from_secs(u64::try_from(probe.timeout_seconds()).unwrap_or(0).max(1));
     let ip = state.ips.first().or(core.node.ips.first()).copied();
+    let prober = &*core.doors.prober;
     if probe.http_get().exists() {
-        let request = http_request(container, probe, ip)?;
-        return core.doors.prober.http_get(request, timeout).await;
+        return match http_request(container, probe.http_get(), ip, "kube-probe") {
+            Ok(request) => http(prober, request, timeout).await,
+            Err(why) => Outcome::Unknown(why),
+        };
     }
     if probe.tcp_socket().exists() {
         let tcp = probe.tcp_socket();
-        let address = address(container, tcp.host(), tcp.0.get(k::PORT), ip)?;
-        return core.doors.prober.tcp(address, timeout).await;
+        return match address(container, tcp.host(), tcp.0.get(k::PORT), ip) {
+            Ok(address) => prober.tcp(address, timeout).await.into(),
+            Err(why) => Outcome::Unknown(why),
+        };
     }
-    let command = probe.exec().command().iter().map(str::to_owned).collect();
+    if probe.grpc().exists() {
+        let grpc = probe.grpc();
+        let request = |address| GrpcRequest {
+            tls: grpc.mode() == Some("TLS"),
+            address,
+            service: grpc.service().unwrap_or_default().to_owned(),
+        };
+        return match address(container, "", grpc.0.get(k::PORT), ip) {
+            Ok(address) => prober.grpc(request(address), timeout).await.into(),
+            Err(why) => Outcome::Unknown(why),
+        };
+    }
+    let command: Vec<String> = probe.exec().command().iter().map(str::to_owned).collect();
+    let words = command.join(" ");
     match core.doors.runtime.exec_sync(id, command, timeout).await {
-        Ok(done) if done.exit_code == 0 => Ok(()),
-        Ok(done) => {
-            let mut output = done.stdout;
-            output.extend(done.stderr);
-            output.truncate(OUTPUT_MAX);
-            Err(String::from_utf8_lossy(&output).into_owned())
+        Ok(done) if done.exit_code == 0 => Outcome::Passed,
+        Ok(done) => Outcome::Failed(output(done, OUTPUT_MAX)),
+        Err(runtime::Error::Timeout { .. }) => {
+            let after = timeout.as_secs();
+            Outcome::Failed(format!("command timed out: {words:?} timed out after {after}s"))
         }
-        Err(err) => Err(format!("command timed out or could not run: {err}")),
+        Err(err) => Outcome::Unknown(format!("rpc error: {err}")),
     }
 }
 
-fn http_request(
+/// What a command said, standard output first.
+pub(crate) fn output(done: ExecSyncResponse, most: usize) -> String {
+    let mut output = done.stdout;
+    output.extend(done.stderr);
+    output.truncate(most);
+    String::from_utf8_lossy(&output).into_owned()
+}
+
+/// Asks, and follows redirects for as long as they stay on the host.
+async fn http(prober: &dyn Prober, mut request: HttpRequest, timeout: Duration) -> Outcome {
+    for _ in 0..=REDIRECTS_MAX {
+        let answer = match prober.http_get(request.clone(), timeout).await {
+            Ok(answer) => answer,
+            Err(why) => return Outcome::Failed(why),
+        };
+        match answer.code {
+            301 | 302 | 303 | 307 | 308 => match redirected(&request, &answer) {
+                Some(next) => request = next,
+                None => {
+                    let body = answer.body;
+                    return Outcome::Warned(format!("Probe terminated redirects, Response body: {body}"));
+                }
+            },
+            200..400 => return Outcome::Passed,
+            code => return Outcome::Failed(format!("HTTP probe failed with statuscode: {code}")),
+        }
+    }
+    let scheme = if request.tls { "https" } else { "http" };
+    let url = format!("{scheme}://{}{}", request.address, request.path);
+    Outcome::Failed(format!("Get {url:?}: stopped after {REDIRECTS_MAX} redirects"))
+}
+
+/// Where a redirect leads, if to the same host.
+fn redirected(request: &HttpRequest, answer: &HttpAnswer) -> Option<HttpRequest> {
+    let to = answer.location.as_str();
+    let mut next = request.clone();
+    let Some((scheme, rest)) = to.split_once("://") else {
+        if to.starts_with('/') {
+            next.path = to.to_owned();
+        } else {
+            let above = request.path.split('?').next().unwrap_or("/").rsplit_once('/').map_or("", |p| p.0);
+            next.path = format!("{above}/{to}");
+        }
+        return (!to.is_empty() && !to.starts_with("//")).then_some(next);
+    };
+    let (place, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    next.tls = scheme == "https";
+    next.path = path.to_owned();
+    next.address = match place.parse() {
+        Ok(address) => address,
+        Err(_) => SocketAddr::new(place.parse().ok()?, if next.tls { 443 } else { 80 }),
+    };
+    for (name, value) in &mut next.headers {
+        if name.eq_ignore_ascii_case("host") && *value == request.address.to_string() {
+            *value = next.address.to_string();
+        }
+    }
+    (next.address.ip() == request.address.ip()).then_some(next)
+}
+
+/// The request that a probe or hook makes.
+///
+/// # Errors
+/// When its port or host is none.
+pub(crate) fn http_request(
     container: Container<'_>,
-    probe: Probe<'_>,
+    get: HTTPGetAction<'_>,
     ip: Option<IpAddr>,
+    agent: &str,
 ) -> Result<HttpRequest, String> {
-    let get = probe.http_get();
     let address = address(container, get.host(), get.port(), ip)?;
     let mut headers: Vec<(String, String)> =
         get.http_headers().iter().map(|h| (h.name().to_owned(), h.value().to_owned())).collect();
-    let has =
-        |headers: &[(String, String)], name: &str| headers.iter().any(|h| h.0.eq_ignore_ascii_case(name));
-    if !has(&headers, "host") {
-        headers.push(("Host".into(), address.to_string()));
+    for (name, value) in [
+        ("Host", address.to_string()),
+        ("User-Agent", format!("{agent}/1.37")),
+        // An empty one asks for none to be sent.
+        ("Accept", "*/*".to_owned()),
+    ] {
+        if !headers.iter().any(|h| h.0.eq_ignore_ascii_case(name)) {
+            headers.push((name.into(), value));
+        }
     }
-    if !has(&headers, "user-agent") {
-        headers.push(("User-Agent".into(), "kube-probe/1.37".into()));
-    }
-    if !has(&headers, "accept") {
-        headers.push(("Accept".into(), "*/*".into()));
-    }
+    headers.retain(|(_, value)| !value.is_empty());
     let path = if get.path().starts_with('/') { get.path().to_owned() } else { format!("/{}", get.path()) };
-    Ok(HttpRequest { address, path, headers })
+    Ok(HttpRequest { tls: get.scheme().eq_ignore_ascii_case("https"), address, path, headers })
 }
 
 /// A port by number or by the name of one of the container's.
@@ -185,7 +292,7 @@ mod tests {
                 doc!({ "ports": [{ "name": "web", "containerPort": 80 }], "readinessProbe": {} });
             container.edit().at(k::READINESS_PROBE).set(k::HTTP_GET, get);
             let container = Container(container.root());
-            let got = http_request(container, container.readiness_probe(), ip);
+            let got = http_request(container, container.readiness_probe().http_get(), ip, "kube-probe");
             let got = got.map(|r| {
                 format!(
                     "{} {} {}",
@@ -195,6 +302,30 @@ mod tests {
                 )
             });
             assert_eq!(got.unwrap_or_else(|e| e), want);
+        }
+    }
+
+    #[test]
+    fn redirects_are_followed_within_the_host() {
+        let request = HttpRequest {
+            tls: false,
+            address: "10.0.0.2:80".parse().unwrap(),
+            path: "/a/b?x".into(),
+            headers: vec![("Host".into(), "10.0.0.2:80".into())],
+        };
+        for (location, want) in [
+            ("/c?y=1", Some("false 10.0.0.2:80 /c?y=1 10.0.0.2:80")),
+            ("c", Some("false 10.0.0.2:80 /a/c 10.0.0.2:80")),
+            ("https://10.0.0.2:8443", Some("true 10.0.0.2:8443 / 10.0.0.2:8443")),
+            ("http://10.0.0.2/d", Some("false 10.0.0.2:80 /d 10.0.0.2:80")),
+            ("http://example.org/", None),
+            ("//example.org/", None),
+            ("", None),
+        ] {
+            let answer = HttpAnswer { code: 302, location: location.into(), body: String::new() };
+            let got = redirected(&request, &answer)
+                .map(|r| format!("{} {} {} {}", r.tls, r.address, r.path, r.headers[0].1));
+            assert_eq!(got.as_deref(), want, "{location}");
         }
     }
 }

@@ -16,13 +16,10 @@ use Used::{NotOneOf, Set};
 
 /// Fields of the pod's spec.
 const POD: &[(&str, Used)] = &[
-    ("hostIPC", Set),
     ("hostUsers", NotOneOf(&["true"])),
-    ("ephemeralContainers", Set),
     ("resourceClaims", Set),
     ("resources", Set),
     ("runtimeClassName", Set),
-    ("shareProcessNamespace", Set),
     ("overhead", Set),
     ("os.name", NotOneOf(&["", "linux"])),
     ("hostnameOverride", Set),
@@ -30,7 +27,6 @@ const POD: &[(&str, Used)] = &[
     ("evictionResponders", Set),
     ("securityContext.seLinuxOptions", Set),
     ("securityContext.windowsOptions", Set),
-    ("securityContext.supplementalGroupsPolicy", NotOneOf(&["", "Merge"])),
     ("securityContext.seccompProfile.type", NotOneOf(&["", "RuntimeDefault", "Unconfined"])),
     ("securityContext.appArmorProfile.type", NotOneOf(&["", "Unconfined"])),
 ];
@@ -39,18 +35,8 @@ const POD: &[(&str, Used)] = &[
 const CONTAINER: &[(&str, Used)] = &[
     ("stdin", Set),
     ("tty", Set),
-    ("lifecycle.postStart", Set),
-    ("lifecycle.preStop", Set),
-    ("lifecycle.stopSignal", Set),
-    ("livenessProbe.grpc", Set),
-    ("readinessProbe.grpc", Set),
-    ("startupProbe.grpc", Set),
-    ("livenessProbe.httpGet.scheme", NotOneOf(&["", "HTTP"])),
-    ("readinessProbe.httpGet.scheme", NotOneOf(&["", "HTTP"])),
-    ("startupProbe.httpGet.scheme", NotOneOf(&["", "HTTP"])),
     ("resources.claims", Set),
     ("resources.limits.ephemeral-storage", Set),
-    ("restartPolicyRules", Set),
     ("volumeDevices", Set),
     ("securityContext.seLinuxOptions", Set),
     ("securityContext.windowsOptions", Set),
@@ -59,17 +45,11 @@ const CONTAINER: &[(&str, Used)] = &[
     ("securityContext.appArmorProfile.type", NotOneOf(&["", "Unconfined"])),
 ];
 
-/// Fields of each volume mount.
-const MOUNT: &[(&str, Used)] = &[
-    ("mountPropagation", NotOneOf(&["", "None"])),
-    ("recursiveReadOnly", NotOneOf(&["", "Disabled", "IfPossible"])),
-    ("subPath", Set),
-    ("subPathExpr", Set),
-    ("bindMountOptions", Set),
-];
+/// Fields of each rule for restarts.
+const RULE: &[(&str, Used)] = &[("action", NotOneOf(&["", "Restart"]))];
 
-/// Fields of each port.
-const PORT: &[(&str, Used)] = &[("hostPort", Set)];
+/// Fields of each volume mount.
+const MOUNT: &[(&str, Used)] = &[("bindMountOptions", Set)];
 
 /// Kinds of volume that are built. Every other member of a volume is refused by name.
 const VOLUMES: &[&str] = &["name", "emptyDir", "configMap", "secret", "projected", "downwardAPI", "hostPath"];
@@ -81,7 +61,6 @@ const VOLUME: &[(&str, Used)] = &[
     ("configMap.defaultUser", Set),
     ("secret.defaultUser", Set),
     ("projected.defaultUser", Set),
-    ("hostPath.type", NotOneOf(&["", "Directory", "DirectoryOrCreate", "File", "FileOrCreate"])),
 ];
 
 /// Sources of a projected volume that are built.
@@ -92,21 +71,15 @@ pub fn fields(pod: Ref<'_>) -> Vec<String> {
     let spec = pod.get("spec");
     let mut out = Vec::new();
     look(spec, "spec", POD, &mut out);
-    for list in ["initContainers", "containers"] {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
         for (i, container) in spec.get(list).items().enumerate() {
             let at = format!("spec.{list}[{i}]");
             look(container, &at, CONTAINER, &mut out);
-            if list == "containers" && container.get("restartPolicy").is_set() {
-                out.push(format!("{at}.restartPolicy"));
+            for (j, rule) in container.get("restartPolicyRules").items().enumerate() {
+                look(rule, &format!("{at}.restartPolicyRules[{j}]"), RULE, &mut out);
             }
             for (j, mount) in container.get("volumeMounts").items().enumerate() {
                 look(mount, &format!("{at}.volumeMounts[{j}]"), MOUNT, &mut out);
-            }
-            for (j, port) in container.get("ports").items().enumerate() {
-                // With the host's network the host port is the container's own.
-                if !spec.get("hostNetwork").bool() {
-                    look(port, &format!("{at}.ports[{j}]"), PORT, &mut out);
-                }
             }
             for (j, var) in container.get("env").items().enumerate() {
                 if var.find("valueFrom.fileKeyRef").is_set() {
@@ -169,22 +142,21 @@ mod tests {
 
     #[test]
     fn names_what_is_not_built_and_nothing_else() {
-        let plain = doc!({ "spec": { "hostUsers": true, "hostIPC": false, "shareProcessNamespace": false, "volumes": [{ "name": "v", "emptyDir": {} },
+        let plain = doc!({ "spec": { "hostUsers": true, "overhead": {}, "volumes": [{ "name": "v", "emptyDir": {} },
             { "name": "t", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } }],
             "containers": [{ "name": "a", "stdin": false, "readinessProbe": { "httpGet": { "scheme": "HTTP" } }, "ports": [{ "containerPort": 1 }],
             "volumeMounts": [{ "name": "v", "mountPath": "/v", "mountPropagation": "None" }] }] } });
         assert_eq!(fields(plain.root()), [""; 0]);
         let odd = doc!({ "spec": { "hostUsers": false, "volumes": [{ "name": "v", "nfs": { "path": "/" } }],
-            "initContainers": [{ "restartPolicy": "Always", "lifecycle": { "preStop": { "sleep": { "seconds": 1 } } } }],
-            "containers": [{ "tty": true, "ports": [{ "hostPort": 80 }], "volumeMounts": [{ "subPath": "x" }] }] } });
+            "initContainers": [{ "restartPolicy": "Always", "stdin": true }],
+            "containers": [{ "tty": true, "volumeMounts": [{ "bindMountOptions": ["x"] }] }] } });
         assert_eq!(
             fields(odd.root()),
             [
                 "spec.hostUsers",
-                "spec.initContainers[0].lifecycle.preStop",
+                "spec.initContainers[0].stdin",
                 "spec.containers[0].tty",
-                "spec.containers[0].volumeMounts[0].subPath",
-                "spec.containers[0].ports[0].hostPort",
+                "spec.containers[0].volumeMounts[0].bindMountOptions",
                 "spec.volumes[0].nfs"
             ]
         );

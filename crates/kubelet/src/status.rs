@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use apimachinery::{Doc, Ref, doc, gotime, k};
 use base::time::Timestamp;
 
-use crate::worker::{Container, Exit, Phase, Role, Sandbox, Stage, State};
+use crate::worker::{Container, Exit, Phase, Role, Sandbox, Stage, State, restarts};
 
 /// What the status says of the node.
 #[derive(Clone, Debug, Default)]
@@ -77,19 +77,26 @@ pub fn phase(state: &State) -> &'static str {
     let over = state.stage == Stage::Done;
     let exit = |c: &Container| match &c.phase {
         Phase::Exited(exit) => Some(exit.code),
-        Phase::Waiting(_) | Phase::Pulling | Phase::Starting => c.last.as_ref().map(|e| e.code),
-        Phase::Running { .. } => None,
+        Phase::Running { post_start: false, .. } => None,
+        _ => c.last.as_ref().map(|e| e.code),
     };
     if state.end.is_some() && over {
         return "Failed";
     }
-    let init_failed =
-        |c: &Container| c.role == Role::Init && matches!(&c.phase, Phase::Exited(e) if e.code != 0);
-    if policy == "Never" && state.containers.iter().any(init_failed) {
+    let again =
+        |i: usize, exit: &Exit| restarts(state.containers[i].role, state.container_spec(i), exit, policy);
+    let init_failed = |(i, c): (usize, &Container)| {
+        c.role == Role::Init && matches!(&c.phase, Phase::Exited(e) if e.code != 0 && !again(i, e))
+    };
+    if state.containers.iter().enumerate().any(init_failed) {
         return "Failed";
     }
+    let restarting = |(i, c): (usize, &Container)| {
+        let exit = if let Phase::Exited(exit) = &c.phase { Some(exit) } else { c.last.as_ref() };
+        c.role == Role::Main && exit.is_some_and(|exit| again(i, exit))
+    };
     let mains: Vec<&Container> = state.containers.iter().filter(|c| c.role == Role::Main).collect();
-    let running = mains.iter().filter(|c| matches!(c.phase, Phase::Running { .. })).count();
+    let running = mains.iter().filter(|c| c.is_running()).count();
     let stopped: Vec<i32> = mains.iter().filter_map(|c| exit(c)).collect();
     let waiting = mains.len() - running - stopped.len();
     let succeeded = waiting == 0 && stopped.iter().all(|code| *code == 0);
@@ -98,10 +105,9 @@ pub fn phase(state: &State) -> &'static str {
         () if over && running == 0 => "Failed",
         () if !state.initialised() && running == 0 && stopped.is_empty() => "Pending",
         () if waiting > 0 => "Pending",
-        () if running > 0 || policy == "Always" => "Running",
+        () if running > 0 || state.containers.iter().enumerate().any(restarting) => "Running",
         () if succeeded => "Succeeded",
-        () if policy == "Never" => "Failed",
-        () => "Running",
+        () => "Failed",
     }
 }
 
@@ -125,12 +131,16 @@ fn container(state: &State, index: usize, node: &NodeFacts) -> Doc {
         edit.set(k::CONTAINER_ID, format!("{}://{id}", node.runtime));
     }
     edit.set(k::STARTED, c.started);
+    edit.set_opt(k::STOP_SIGNAL, state.container_spec(index).lifecycle().stop_signal());
     out
 }
 
 /// The state, and id and image of the run that it is about.
 fn container_state(state: &State, c: &Container, node: &NodeFacts) -> (Doc, String, String) {
     match &c.phase {
+        Phase::Running { id, image_ref, post_start: true, .. } => {
+            (waiting(state, c), id.to_string(), image_ref.clone())
+        }
         Phase::Running { id, image_ref, since, .. } => {
             let running = doc!({ "running": { "startedAt": gotime::format(*since) } });
             (running, id.to_string(), image_ref.clone())
@@ -402,8 +412,13 @@ mod tests {
             first.root().find("containerStatuses").item(0).find("state.waiting.reason").str(),
             "ContainerCreating"
         );
-        s.containers[0].phase =
-            Phase::Running { id: "c".into(), image_ref: "i".into(), since: at(2), stop_by: None };
+        s.containers[0].phase = Phase::Running {
+            id: "c".into(),
+            image_ref: "i".into(),
+            since: at(2),
+            post_start: false,
+            stopping: None,
+        };
         (s.containers[0].ready, s.containers[0].started) = (true, true);
         s.sandbox = Sandbox::Ready("s".into());
         s.ips = vec!["10.0.0.9".parse().unwrap()];

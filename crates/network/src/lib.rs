@@ -9,6 +9,7 @@
 pub mod conntrack;
 mod error;
 mod foreign;
+mod host_ports;
 mod ipam;
 mod ipnet;
 pub mod link;
@@ -21,6 +22,7 @@ mod sysctl;
 
 pub use error::Error;
 pub use foreign::forward_obstacles;
+pub use host_ports::HostPort;
 pub use ipnet::IpNet;
 pub use netns::{create_netns, in_netns, remove_netns};
 pub use pods::{Attachment, PodNetwork, PodNetworkConfig};

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::IpNet;
+use crate::host_ports::HostPorts;
 use crate::nft::{Base, Batch, Chain, ChainKind, Expr, Family, Hook, Reg, RejectWith, Table, Verdict, meta};
 use crate::pods::PodNetworkConfig;
 
@@ -36,8 +37,10 @@ pub(crate) fn setup(config: &PodNetworkConfig) -> Batch {
 /// The batch that removes them.
 pub(crate) fn teardown(config: &PodNetworkConfig) -> Batch {
     let mut batch = Batch::new();
-    empty(config, false).delete(&mut batch);
-    empty(config, true).delete(&mut batch);
+    for ipv6 in [false, true] {
+        empty(config, ipv6).delete(&mut batch);
+        HostPorts::empty(config, ipv6).delete(&mut batch);
+    }
     batch
 }
 

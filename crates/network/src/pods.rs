@@ -8,11 +8,12 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::host_ports::HostPorts;
 use crate::ipam::Ipam;
 use crate::link::{Links, LocalRule, MAIN_TABLE, Mac, Route, octets};
 use crate::nft::Nft;
 use crate::sysctl::{self, Settings};
-use crate::{Error, IpNet, in_netns, pod_rules};
+use crate::{Error, HostPort, IpNet, in_netns, pod_rules};
 
 /// The name of a pod's own end.
 const POD_INTERFACE: &str = "eth0";
@@ -73,6 +74,8 @@ struct Shared {
     config: PodNetworkConfig,
     /// Held through every change: the kernel's objects and the files change together.
     ipam: Mutex<Ipam>,
+    /// Taken after `ipam`.
+    host_ports: Mutex<HostPorts>,
 }
 
 impl PodNetwork {
@@ -85,7 +88,8 @@ impl PodNetwork {
         fs::create_dir_all(&config.state_dir)
             .map_err(|e| Error::system(format!("create {}", config.state_dir.display()), e))?;
         let ipam = Ipam::load(config.state_dir.join("addresses"), config.pod_cidrs.clone())?;
-        Ok(PodNetwork { shared: Arc::new(Shared { config, ipam: Mutex::new(ipam) }) })
+        let host_ports = Mutex::new(HostPorts::load(config.state_dir.join("host-ports"))?);
+        Ok(PodNetwork { shared: Arc::new(Shared { config, ipam: Mutex::new(ipam), host_ports }) })
     }
 
     /// Makes bridge, routes, rules and settings; repairs what is missing and leaves attached pods alone.
@@ -113,8 +117,20 @@ impl PodNetwork {
             let (routes, rules) = service_routes(config, Some(bridge));
             routes.iter().try_for_each(|route| links.set_route(route))?;
             rules.iter().try_for_each(|rule| links.add_local_rule(rule))?;
-            Nft::open()?.commit(&pod_rules::setup(config))
+            Nft::open()?.commit(&pod_rules::setup(config))?;
+            self.host_ports().apply(config)
         })
+    }
+
+    /// Makes these ports of the machine lead to an attached pod, and no others. Gone with [`detach`](Self::detach).
+    pub fn set_host_ports(&self, key: &str, ports: &[HostPort]) -> Result<(), Error> {
+        let ipam = self.lock();
+        let addresses = ipam.pods().get(key).cloned().unwrap_or_default();
+        let mut all = self.host_ports();
+        if all.set(key, &addresses, ports)? {
+            self.in_node(|config| all.apply(config))?;
+        }
+        Ok(())
     }
 
     /// The bridge's own addresses, one of each range: the pods' gateways.
@@ -163,6 +179,10 @@ impl PodNetwork {
     pub fn detach(&self, key: &str) -> Result<(), Error> {
         let mut ipam = self.lock();
         let host = self.host_interface(key);
+        let mut ports = self.host_ports();
+        if ports.set(key, &[], &[])? {
+            self.in_node(|config| ports.apply(config))?;
+        }
         self.in_node(|_| Links::open()?.delete(&host))?;
         ipam.release(key)
     }
@@ -198,12 +218,17 @@ impl PodNetwork {
             Nft::open()?.commit(&pod_rules::teardown(config))?;
             settings(config)?.restore()
         })?;
+        self.host_ports().clear()?;
         ipam.clear()
     }
 
     fn lock(&self) -> MutexGuard<'_, Ipam> {
         // Every change leaves the maps whole, so a panic elsewhere does not spoil them.
         self.shared.ipam.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn host_ports(&self) -> MutexGuard<'_, HostPorts> {
+        self.shared.host_ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn in_node<T: Send>(

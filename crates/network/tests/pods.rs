@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use network::link::{Links, MAIN_TABLE};
 use network::nft::Nft;
-use network::{IpNet, PodNetwork, PodNetworkConfig, create_netns, forward_obstacles, in_netns, remove_netns};
+use network::{
+    HostPort, IpNet, PodNetwork, PodNetworkConfig, create_netns, forward_obstacles, in_netns, remove_netns,
+};
 
 const WAIT: Duration = Duration::from_secs(3);
 
@@ -215,6 +217,62 @@ fn teardown_leaves_nothing() {
     net.teardown().unwrap();
     assert_eq!(snapshot(&node), before);
     assert_eq!(std::fs::read_dir(state).unwrap().count(), 0);
+}
+
+#[test]
+fn ports_of_the_machine_lead_to_pods() {
+    let mut world = World::new();
+    let config = world.config(&["10.42.3.0/24"]);
+    let node = config.netns.clone().unwrap();
+    let net = PodNetwork::open(config).unwrap();
+    net.setup().unwrap();
+    let gateway = net.gateways()[0];
+    let (a, b) = (world.netns("a"), world.netns("b"));
+    let pods = [net.attach(&a, "pod-a").unwrap()[0], net.attach(&b, "pod-b").unwrap()[0]];
+    let port = |address: Option<&str>, protocol, port, pod_port| HostPort {
+        address: address.map(|a| a.parse().unwrap()),
+        protocol,
+        port,
+        pod_port,
+    };
+    let local = Some("127.0.0.1");
+    net.set_host_ports("pod-a", &[port(None, 6, 8080, 80), port(None, 17, 5353, 53)]).unwrap();
+    net.set_host_ports("pod-b", &[port(local, 6, 8081, 80), port(local, 17, 5354, 53)]).unwrap();
+    // Who asks, where, and who answers.
+    for (from, at, pod) in [
+        (&node, "127.0.0.1:8080".parse().unwrap(), 0),
+        (&node, SocketAddr::new(gateway, 8080), 0),
+        (&b, SocketAddr::new(gateway, 8080), 0),
+        (&a, SocketAddr::new(gateway, 8080), 0),
+        (&node, "127.0.0.1:8081".parse().unwrap(), 1),
+    ] {
+        let listener = inside([&a, &b][pod], || TcpListener::bind(SocketAddr::new(pods[pod], 80))).unwrap();
+        let client = inside(from, || TcpStream::connect_timeout(&at, WAIT));
+        assert!(client.is_ok(), "{from:?} {at}: {client:?}");
+        listener.accept().unwrap();
+    }
+    let elsewhere = SocketAddr::new(gateway, 8081);
+    assert!(inside(&b, || TcpStream::connect_timeout(&elsewhere, WAIT)).is_err(), "only at its address");
+    let ask = |to: &str, pod: usize| {
+        let netns = [&a, &b][pod];
+        let server = inside(netns, || UdpSocket::bind(SocketAddr::new(pods[pod], 53))).unwrap();
+        server.set_read_timeout(Some(WAIT)).unwrap();
+        let client = inside(&node, || UdpSocket::bind("127.0.0.1:7777")).unwrap();
+        client.set_read_timeout(Some(WAIT)).unwrap();
+        client.send_to(b"q", to).unwrap();
+        let (_, peer) = server.recv_from(&mut [0; 8]).unwrap();
+        server.send_to(b"a", peer).unwrap();
+        client.recv_from(&mut [0; 8]).unwrap();
+    };
+    ask("127.0.0.1:5353", 0);
+    ask("127.0.0.1:5354", 1);
+    // Another pod takes the port over: a client that keeps its socket finds it.
+    net.detach("pod-a").unwrap();
+    net.set_host_ports("pod-b", &[port(None, 17, 5353, 53)]).unwrap();
+    ask("127.0.0.1:5353", 1);
+    net.detach("pod-b").unwrap();
+    let gone = inside(&node, || TcpStream::connect_timeout(&"127.0.0.1:8080".parse().unwrap(), WAIT));
+    assert_eq!(gone.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
 #[test]

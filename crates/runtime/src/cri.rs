@@ -191,6 +191,7 @@ pub struct PodSandboxMetadata {
 
 /// What a sandbox is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PodSandboxConfig {
     /// Which pod it is of.
     pub metadata: PodSandboxMetadata,
@@ -208,6 +209,7 @@ pub struct PodSandboxConfig {
 
 /// A sandbox's Linux side.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LinuxPodSandboxConfig {
     /// The pod's cgroup, such as `/kubepods/burstable/pod<uid>`, below the runtime's cgroup root. Made if
     /// missing; removed with the sandbox.
@@ -223,7 +225,7 @@ pub struct LinuxPodSandboxConfig {
 pub struct NamespaceOption {
     /// `Pod` or `Node`.
     pub network: NamespaceMode,
-    /// `Container` or `Node`.
+    /// `Container`, `Pod` (with a process of the sandbox's as the first) or `Node`.
     pub pid: NamespaceMode,
     /// `Pod` or `Node`.
     pub ipc: NamespaceMode,
@@ -280,6 +282,7 @@ pub struct PodSandboxStatus {
 
 /// What a container is to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ContainerConfig {
     /// Its name in the pod.
     pub name: String,
@@ -307,6 +310,8 @@ pub struct ContainerConfig {
     pub stdin: bool,
     /// Wants a terminal. Refused: not built yet.
     pub tty: bool,
+    /// The signal that asks it to end, over the image's; empty: the image's.
+    pub stop_signal: String,
     /// Linux things.
     pub linux: LinuxContainerConfig,
 }
@@ -322,13 +327,18 @@ pub struct KeyValue {
 
 /// A bind mount from the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Mount {
     /// Where, in the container. Absolute; missing files and directories are made.
     pub container_path: PathBuf,
     /// What, on the host. Must exist; a link is followed.
     pub host_path: PathBuf,
+    /// What of it, if not all: a path that stays below it whatever links it meets. Directories that are missing are made.
+    pub sub_path: PathBuf,
     /// Whether it can only be read.
     pub readonly: bool,
+    /// Whether what is mounted below it can only be read either.
+    pub recursive_read_only: bool,
     /// Whether later mounts cross.
     pub propagation: MountPropagation,
 }
@@ -339,14 +349,15 @@ pub enum MountPropagation {
     /// Neither way.
     #[default]
     Private,
-    /// From the host into the container. Refused: not built yet.
+    /// From the host into the container.
     HostToContainer,
-    /// Both ways. Refused: not built yet.
+    /// Both ways.
     Bidirectional,
 }
 
 /// A container's Linux side.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LinuxContainerConfig {
     /// Limits.
     pub resources: LinuxContainerResources,
@@ -356,6 +367,7 @@ pub struct LinuxContainerConfig {
 
 /// Limits of one container. Zero means unset, as in CRI, except `oom_score_adj`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LinuxContainerResources {
     /// Relative weight, 2 to 262144.
     pub cpu_shares: u64,
@@ -373,7 +385,10 @@ pub struct LinuxContainerResources {
 
 /// A container's identity and confinement.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LinuxContainerSecurityContext {
+    /// The container whose PID namespace it shares, where each has its own; it must run.
+    pub pid_target: Option<ContainerId>,
     /// Capabilities besides, or without, the default set. Names without `CAP_`; `ALL` is understood.
     pub capabilities: Capability,
     /// All capabilities, all devices, no masks, no seccomp.
@@ -386,6 +401,8 @@ pub struct LinuxContainerSecurityContext {
     pub run_as_username: String,
     /// Further groups.
     pub supplemental_groups: Vec<i64>,
+    /// Whether groups that the image's `/etc/group` gives the user do not count.
+    pub strict_supplemental_groups: bool,
     /// Whether the root file system can only be read.
     pub readonly_rootfs: bool,
     /// Whether executed files cannot give privileges.

@@ -17,5 +17,6 @@ pub use image::reference::Reference;
 pub use image::store::Store;
 pub use image::unpack::Limits as UnpackLimits;
 pub use linux::cgroups::{Cgroups, Scope};
+pub use linux::mounts::beneath;
 pub use shim::protocol::LogRotation;
 pub use shim::shim_main;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use apimachinery::call::BoxFuture;
 use base::task::blocking;
 use kubelet::doors;
-use network::{IpNet, PodNetwork, PodNetworkConfig, forward_obstacles};
+use network::{HostPort, IpNet, PodNetwork, PodNetworkConfig, forward_obstacles};
 use tokio::sync::watch;
 
 use crate::cli::Cluster;
@@ -119,10 +119,20 @@ impl doors::PodNetwork for Door {
         })
     }
 
-    fn attach(&self, netns: PathBuf, key: String) -> BoxFuture<'_, doors::Result<Vec<IpAddr>>> {
+    fn attach(
+        &self,
+        netns: PathBuf,
+        key: String,
+        ports: Vec<doors::HostPort>,
+    ) -> BoxFuture<'_, doors::Result<Vec<IpAddr>>> {
         Box::pin(async move {
             let network = self.network()?;
-            Ok(blocking(move || network.attach(&netns, &key)).await?)
+            let ports: Vec<HostPort> = ports.iter().map(host_port).collect();
+            let attach = move || {
+                let addresses = network.attach(&netns, &key)?;
+                network.set_host_ports(&key, &ports).map(|()| addresses)
+            };
+            Ok(blocking(attach).await?)
         })
     }
 
@@ -140,6 +150,15 @@ impl doors::PodNetwork for Door {
             Ok(all.into_iter().map(|attachment| attachment.key).collect())
         })
     }
+}
+
+fn host_port(port: &doors::HostPort) -> HostPort {
+    let protocol = match port.protocol.as_str() {
+        "UDP" => 17,
+        "SCTP" => 132,
+        _ => 6,
+    };
+    HostPort { address: port.address, protocol, port: port.port, pod_port: port.pod_port }
 }
 
 fn join(list: &[IpNet]) -> String {

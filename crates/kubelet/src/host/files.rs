@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -145,6 +145,10 @@ impl Files for HostFiles {
         Ok(names)
     }
 
+    fn sub_path(&self, base: &Path, path: &Path) -> Result<()> {
+        runtime::beneath(base, path).map(drop).map_err(at("open", &base.join(path)))
+    }
+
     fn host_path(&self, path: &Path, kind: &str) -> Result<()> {
         let is = |want: bool, what: &str| -> Result<()> {
             if want {
@@ -153,7 +157,12 @@ impl Files for HostFiles {
                 Err(format!("hostPath type check failed: {} is not a {what}", path.display()).into())
             }
         };
+        let file_type = fs::metadata(path).ok().map(|found| found.file_type());
+        let has = |test: fn(&fs::FileType) -> bool| file_type.as_ref().is_some_and(test);
         match kind {
+            "Socket" => is(has(FileTypeExt::is_socket), "socket file"),
+            "CharDevice" => is(has(FileTypeExt::is_char_device), "character device"),
+            "BlockDevice" => is(has(FileTypeExt::is_block_device), "block device"),
             "DirectoryOrCreate" if !path.exists() => fs::create_dir_all(path).map_err(at("create", path)),
             "FileOrCreate" if !path.exists() => fs::File::create(path).map(drop).map_err(at("create", path)),
             "Directory" | "DirectoryOrCreate" => is(path.is_dir(), "directory"),
@@ -283,6 +292,27 @@ mod tests {
         files.remove(&temp).unwrap();
         files.remove(&temp).unwrap();
         assert!(!temp.exists());
+    }
+
+    #[test]
+    fn paths_of_the_host_are_what_they_should_be() {
+        let dir = std::env::temp_dir().join(format!("kubelet-host-{}", base::rand::uuid()));
+        fs::create_dir_all(&dir).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(dir.join("s")).unwrap();
+        for (path, kind, fine) in [
+            (dir.join("s"), "Socket", true),
+            (dir.clone(), "Socket", false),
+            ("/dev/null".into(), "CharDevice", true),
+            ("/dev/null".into(), "BlockDevice", false),
+            ("/dev/null".into(), "File", false),
+            (dir.join("none"), "Directory", false),
+            (dir.join("made"), "DirectoryOrCreate", true),
+            (dir.join("made"), "Directory", true),
+            (dir.join("f"), "FileOrCreate", true),
+        ] {
+            assert_eq!(HostFiles.host_path(&path, kind).is_ok(), fine, "{} {kind}", path.display());
+        }
+        HostFiles.remove(&dir).unwrap();
     }
 
     #[test]

@@ -458,7 +458,8 @@ mod tests {
             id: "c".into(),
             image_ref: String::new(),
             since: base::time::now(),
-            stop_by: None,
+            post_start: false,
+            stopping: None,
         };
         let (views, view) = watch::channel(Arc::new(state.clone()));
         let (sender, mut pieces) = mpsc::channel(4);

@@ -135,7 +135,8 @@ pub fn mount_all(root: &Path, sources: Sources<'_>, files: &dyn Files) -> Result
                 files.make_dir(&at.path, 0o777, gid).and_then(|()| files.publish(&at.path, &payload, gid));
             published.map_err(|err| said(err.to_string()))?;
         } else {
-            empty_dir::set_up(volume.get(k::EMPTY_DIR), &at.path, gid, files).map_err(said)?;
+            let source = volume.get(k::EMPTY_DIR);
+            empty_dir::set_up(source, &at.path, gid, sources.facts, files).map_err(said)?;
         }
     }
     Ok(())

@@ -94,7 +94,8 @@ impl State {
                     id: newest.id.clone(),
                     image_ref: newest.image_ref.clone(),
                     since,
-                    stop_by: None,
+                    post_start: false,
+                    stopping: None,
                 }
             }
             // Made but never started: the next run replaces it.

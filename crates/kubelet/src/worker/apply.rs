@@ -162,6 +162,11 @@ impl State {
                     self.containers[index].end(exit);
                 }
             }
+            Event::Hook { id, kind, outcome } => {
+                if let Some(index) = self.running(&id) {
+                    self.hook_done(index, kind, outcome, now, out);
+                }
+            }
             Event::Probe { id, kind, passed } => {
                 if let Some(index) = self.running(&id) {
                     self.probed(index, kind, passed, now, out);
@@ -202,8 +207,7 @@ impl State {
         at: Timestamp,
         out: &mut Vec<Action>,
     ) {
-        let spec = self.container_spec(index);
-        let (startup, readiness) = (spec.startup_probe().exists(), spec.readiness_probe().exists());
+        let post_start = self.container_spec(index).lifecycle().post_start().exists();
         let container = &mut self.containers[index];
         out.push(normal("Started", "Container started".into(), Some(index)));
         container.attempt = container.next_attempt;
@@ -211,9 +215,52 @@ impl State {
         container.image = None;
         container.trouble = None;
         container.config.reset();
+        container.phase = Phase::Running { id: id.clone(), image_ref, since: at, post_start, stopping: None };
+        if post_start {
+            out.push(Action::RunHook { index, id, kind: HookKind::PostStart });
+        } else {
+            self.begin_probing(index);
+        }
+    }
+
+    /// What a container without probes passes at once.
+    fn begin_probing(&mut self, index: usize) {
+        let spec = self.container_spec(index);
+        let (startup, readiness) = (spec.startup_probe().exists(), spec.readiness_probe().exists());
+        let container = &mut self.containers[index];
         container.started = !startup;
         container.ready = !startup && !readiness;
-        container.phase = Phase::Running { id, image_ref, since: at, stop_by: None };
+    }
+
+    fn hook_done(
+        &mut self,
+        index: usize,
+        kind: HookKind,
+        outcome: Result<(), String>,
+        now: Timestamp,
+        out: &mut Vec<Action>,
+    ) {
+        let by = now + self.grace();
+        let Phase::Running { post_start, stopping, .. } = &mut self.containers[index].phase else { return };
+        match (kind, outcome, stopping) {
+            (HookKind::PreStop, outcome, Some(stopping)) if stopping.pre_stop => {
+                stopping.pre_stop = false;
+                if outcome.is_err() {
+                    // What it said may be secret.
+                    out.push(warn("FailedPreStopHook", "PreStopHook failed".into(), Some(index)));
+                }
+            }
+            (HookKind::PostStart, Ok(()), None) if *post_start => {
+                *post_start = false;
+                self.begin_probing(index);
+            }
+            (HookKind::PostStart, Err(message), None) if *post_start => {
+                out.push(warn("FailedPostStartHook", "PostStartHook failed".into(), Some(index)));
+                self.containers[index].trouble = Some(("PostStartHookError".into(), message));
+                self.begin_stopping(index, by, "FailedPostStartHook".into(), out);
+            }
+            _ => {}
+        }
     }
 
     fn start_failed(
@@ -263,16 +310,8 @@ impl State {
         };
         let own = probe.termination_grace_period_seconds().map(seconds);
         let grace = own.unwrap_or_else(|| self.grace()).max(GRACE_LEAST);
-        let container = &mut self.containers[index];
-        let name = container.name.clone();
-        let Phase::Running { id, stop_by: stop_by @ None, .. } = &mut container.phase else { return };
-        *stop_by = Some(now + grace);
-        let id = id.clone();
-        out.push(normal(
-            "Killing",
-            format!("Container {name} failed {word} probe, will be restarted"),
-            Some(index),
-        ));
-        out.push(Action::StopContainer { index, id, grace });
+        let name = &self.containers[index].name;
+        let message = format!("Container {name} failed {word} probe, will be restarted");
+        self.begin_stopping(index, now + grace, message, out);
     }
 }

@@ -37,7 +37,7 @@ pub const RETRY_MOST: Duration = Duration::from_secs(60);
 /// How long a failed pull shows its own reason before `ImagePullBackOff`.
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
 /// Every container gets at least this long between SIGTERM and SIGKILL, as upstream gives it.
-pub const GRACE_LEAST: Duration = Duration::from_secs(1);
+pub const GRACE_LEAST: Duration = Duration::from_secs(2);
 
 /// One pod's state on this node.
 #[derive(Clone, Debug)]
@@ -178,11 +178,33 @@ pub enum Phase {
         image_ref: String,
         /// Since when.
         since: Timestamp,
-        /// The deadline it was last given, if it is being stopped.
-        stop_by: Option<Timestamp>,
+        /// Its `postStart` hook has not passed: it does not count as running yet.
+        post_start: bool,
+        /// How far its end is, if it is being stopped.
+        stopping: Option<Stopping>,
     },
     /// It ended and is not (yet) to be started again.
     Exited(Exit),
+}
+
+/// A run that is being ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopping {
+    /// Until when it may go on.
+    pub by: Timestamp,
+    /// Its `preStop` hook is under way: it has not been asked to end yet.
+    pub pre_stop: bool,
+    /// The deadline that the runtime was given, once it has been.
+    pub told: Option<Timestamp>,
+}
+
+/// Which hook of a container's lifecycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookKind {
+    /// Right after its program was started.
+    PostStart,
+    /// Before it is asked to end.
+    PreStop,
 }
 
 /// How a run ended.
@@ -283,6 +305,15 @@ pub enum Event {
     },
     /// A container ended.
     Exited(ContainerId, Exit),
+    /// [`Action::RunHook`] is done.
+    Hook {
+        /// Of which container.
+        id: ContainerId,
+        /// Which hook.
+        kind: HookKind,
+        /// What went wrong, in words.
+        outcome: Result<(), String>,
+    },
     /// A probe's verdict changed.
     Probe {
         /// Of which container.
@@ -319,6 +350,15 @@ pub enum Action {
         attempt: u32,
         /// The image that [`Event::ImageReady`] named.
         image: String,
+    },
+    /// Run a hook of a container.
+    RunHook {
+        /// Which.
+        index: usize,
+        /// The container.
+        id: ContainerId,
+        /// Which hook.
+        kind: HookKind,
     },
     /// Ask a container to end, and kill it after `grace`.
     StopContainer {
@@ -449,6 +489,11 @@ impl State {
             .position(|c| matches!(&c.phase, Phase::Running { id: running, .. } if running == id))
     }
 
+    /// What runs of the container with this name.
+    pub fn run_of(&self, name: &str) -> Option<ContainerId> {
+        self.containers.iter().find(|c| c.name == name).and_then(|c| c.run()).map(|(id, _)| id.clone())
+    }
+
     /// The sandbox, if there is one in any state.
     pub fn sandbox_id(&self) -> Option<&SandboxId> {
         match &self.sandbox {
@@ -536,6 +581,11 @@ impl Container {
         self.phase = Phase::Exited(exit);
     }
 
+    /// Whether its program runs and its `postStart` hook has passed.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { post_start: false, .. })
+    }
+
     /// The id and image of the run now, if its program runs.
     pub fn run(&self) -> Option<(&ContainerId, &str)> {
         match &self.phase {
@@ -545,13 +595,24 @@ impl Container {
     }
 }
 
-/// Whether a container that ended so is started again.
-fn restarts(role: Role, exit: &Exit, policy: &str) -> bool {
+/// Whether a container that ended so is started again: by the first of its own rules that fits, its own policy, or
+/// the pod's.
+pub(crate) fn restarts(role: Role, spec: ContainerSpec<'_>, exit: &Exit, policy: &str) -> bool {
+    let fits = |rule: Ref<'_>| {
+        let codes = rule.get(k::EXIT_CODES);
+        let listed = codes.get(k::VALUES).items().any(|code| code.i64() == i64::from(exit.code));
+        listed == (codes.get(k::OPERATOR).str() == "In")
+    };
+    let own = spec.restart_policy();
     match role {
         Role::Sidecar => true,
         Role::Ephemeral => false,
-        Role::Init => exit.code != 0 && policy != "Never",
-        Role::Main => policy != "Never" && (policy != "OnFailure" || exit.code != 0),
+        _ if spec.0.get(k::RESTART_POLICY_RULES).items().any(fits) => true,
+        _ => match own.unwrap_or(policy) {
+            "Never" => false,
+            "OnFailure" => exit.code != 0,
+            _ => role == Role::Main || exit.code != 0,
+        },
     }
 }
 

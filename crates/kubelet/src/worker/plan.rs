@@ -13,11 +13,13 @@ impl State {
         if self.stage == Stage::Done {
             return None;
         }
-        let waits =
-            self.containers.iter().filter(|_| self.stage == Stage::Running).flat_map(|c| match c.phase {
-                Phase::Waiting(until) => [until, c.flip_at],
-                _ => [None, None],
-            });
+        let running = self.stage == Stage::Running;
+        let waits = self.containers.iter().flat_map(|c| match &c.phase {
+            Phase::Waiting(until) if running => [*until, c.flip_at],
+            // A hook, or the wait for its turn, ends there.
+            Phase::Running { stopping: Some(Stopping { by, told: None, .. }), .. } => [Some(*by), None],
+            _ => [None, None],
+        });
         let volumes = match self.volumes {
             Volumes::Failed(at) if self.stage == Stage::Running => Some(at),
             _ => None,
@@ -100,6 +102,7 @@ impl State {
             }
             _ => {}
         }
+        self.go_on_stopping(now, out);
         if matches!(self.sandbox, Sandbox::Ready(_)) && self.volumes == Volumes::Mounted {
             self.start_next(out);
         }
@@ -114,12 +117,14 @@ impl State {
     fn settle(&mut self, now: Timestamp, out: &mut Vec<Action>) {
         let policy = self.spec().restart_policy().to_owned();
         let who = pod_words(self.object());
-        for (index, container) in self.containers.iter_mut().enumerate() {
-            let Phase::Exited(exit) = &container.phase else { continue };
-            if !restarts(container.role, exit, &policy) {
+        for index in 0..self.containers.len() {
+            let spec = self.container_spec(index);
+            let Phase::Exited(exit) = &self.containers[index].phase else { continue };
+            if !restarts(self.containers[index].role, spec, exit, &policy) {
                 continue;
             }
             let exit = exit.clone();
+            let container = &mut self.containers[index];
             let wait = container.backoff.after(exit.finished_at);
             let until = exit.finished_at + wait;
             if let Some(old) = container.last.take()
@@ -158,7 +163,10 @@ impl State {
 
     /// Starts the next container whose turn has come, one at a time and in order, as upstream does.
     fn start_next(&mut self, out: &mut Vec<Action>) {
-        if self.containers.iter().any(|c| matches!(c.phase, Phase::Pulling | Phase::Starting)) {
+        let busy = |c: &Container| {
+            matches!(c.phase, Phase::Pulling | Phase::Starting | Phase::Running { post_start: true, .. })
+        };
+        if self.containers.iter().any(busy) {
             return;
         }
         let mut initialised = true;
@@ -232,32 +240,60 @@ impl State {
         }
     }
 
-    /// Main containers first, all at once; then sidecars, the last first, each after the one behind it has ended.
+    /// Every container's end begins at once, with its `preStop` hook; main ones are asked to end first, then sidecars, the
+    /// last first, each after the one behind it has ended.
     fn plan_stopping(&mut self, now: Timestamp, out: &mut Vec<Action>) {
         let grace = self.grace();
         let by = self.stop_by.map_or(now + grace, |old| old.min(now + grace));
         self.stop_by = Some(by);
-        let busy = |c: &Container| matches!(c.phase, Phase::Running { .. } | Phase::Starting);
-        let mains = self.containers.iter().any(|c| c.role != Role::Sidecar && busy(c));
-        let last_sidecar = self.containers.iter().rposition(|c| c.role == Role::Sidecar && busy(c));
         for index in 0..self.containers.len() {
-            let container = &mut self.containers[index];
-            let turn = container.role != Role::Sidecar || (!mains && Some(index) == last_sidecar);
-            let name = container.name.clone();
-            let Phase::Running { id, stop_by, .. } = &mut container.phase else { continue };
-            if !turn || stop_by.is_some_and(|told| told <= by) {
-                continue;
-            }
-            if stop_by.is_none() {
-                out.push(normal("Killing", format!("Stopping container {name}"), Some(index)));
-            }
-            *stop_by = Some(by);
-            container.ready = false;
-            let id = id.clone();
-            out.push(Action::StopContainer { index, id, grace: since(now, by).max(GRACE_LEAST) });
+            let message = format!("Stopping container {}", self.containers[index].name);
+            self.begin_stopping(index, by, message, out);
         }
+        self.go_on_stopping(now, out);
         if !self.alive() {
             self.stage = Stage::Cleaning;
+        }
+    }
+
+    /// Begins a container's end; one whose end has begun gets no more time than it was given.
+    pub(super) fn begin_stopping(
+        &mut self,
+        index: usize,
+        by: Timestamp,
+        message: String,
+        out: &mut Vec<Action>,
+    ) {
+        let pre_stop = self.container_spec(index).lifecycle().pre_stop().exists();
+        let Phase::Running { id, stopping, .. } = &mut self.containers[index].phase else { return };
+        if let Some(stopping) = stopping {
+            stopping.by = stopping.by.min(by);
+            return;
+        }
+        out.push(normal("Killing", message, Some(index)));
+        if pre_stop {
+            out.push(Action::RunHook { index, id: id.clone(), kind: HookKind::PreStop });
+        }
+        *stopping = Some(Stopping { by, pre_stop, told: None });
+    }
+
+    /// Asks those to end whose hook is done, or whose time for it is over.
+    fn go_on_stopping(&mut self, now: Timestamp, out: &mut Vec<Action>) {
+        let busy = |c: &Container| matches!(c.phase, Phase::Running { .. } | Phase::Starting);
+        let over = self.stage != Stage::Running;
+        let mains = over && self.containers.iter().any(|c| c.role != Role::Sidecar && busy(c));
+        let last = self.containers.iter().rposition(|c| c.role == Role::Sidecar && busy(c));
+        for index in 0..self.containers.len() {
+            let container = &mut self.containers[index];
+            let turn = !over || container.role != Role::Sidecar || (!mains && Some(index) == last);
+            let Phase::Running { id, stopping: Some(stopping), .. } = &mut container.phase else { continue };
+            let waits = (stopping.pre_stop || !turn) && now < stopping.by;
+            if waits || stopping.told.is_some_and(|told| told <= stopping.by) {
+                continue;
+            }
+            (stopping.pre_stop, stopping.told) = (false, Some(stopping.by));
+            let grace = since(now, stopping.by).max(GRACE_LEAST);
+            out.push(Action::StopContainer { index, id: id.clone(), grace });
         }
     }
 

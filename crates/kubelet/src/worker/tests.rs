@@ -110,6 +110,7 @@ fn short(state: &State, action: &Action) -> String {
         Action::RemoveSandbox(id) => format!("remove {id}"),
         Action::PullImage(i) => format!("pull {}", name(i)),
         Action::StartContainer { index, attempt, .. } => format!("start {}#{attempt}", name(index)),
+        Action::RunHook { id, kind, .. } => format!("{kind:?} {id}"),
         Action::StopContainer { id, grace, .. } => format!("stop {id} {}", grace.as_secs()),
         Action::RemoveContainer { id, attempt, .. } => format!("rm {id}#{attempt}"),
         Action::Record { warning, reason, .. } => format!("{}{reason}", if *warning { '!' } else { '+' }),
@@ -160,6 +161,46 @@ fn restart_policies() {
             assert_eq!(b.delete(30), ["delete"]);
         }
     }
+}
+
+#[test]
+fn a_containers_own_policy_and_rules_come_first() {
+    let rule = |operator: &str, code: i64| doc!({ "action": "Restart", "exitCodes": { "operator": operator, "values": [code] } });
+    // The container's policy, a rule, the exit code, and whether it runs again. The pod's policy is Never.
+    for (own, operator, code, again) in [
+        ("Never", "In", 42, true),
+        ("Never", "In", 1, false),
+        ("Never", "NotIn", 42, false),
+        ("OnFailure", "In", 1, true),
+        ("OnFailure", "In", 0, false),
+        ("Always", "In", 0, true),
+    ] {
+        let mut pod = simple("Never");
+        let mut c = pod.edit().at(k::SPEC).at(k::CONTAINERS).item(0).expect("one");
+        c.set(k::RESTART_POLICY, own).set(k::RESTART_POLICY_RULES, doc!([]));
+        c.list(k::RESTART_POLICY_RULES).push(rule(operator, 42));
+        let mut b = Bench::new(pod);
+        b.ready();
+        b.image(0);
+        b.started(0, "c0");
+        b.now = 1;
+        let want = if again { "pull a" } else { "remove s" };
+        assert_eq!(b.exit("c0", code), [want], "{own} {operator} {code}");
+    }
+}
+
+#[test]
+fn ephemeral_containers_come_later_and_never_again() {
+    let mut b = Bench::running("Never");
+    let mut pod = (*b.state().pod).clone();
+    let spec = doc!([{ "name": "e", "image": "x", "targetContainerName": "a" }]);
+    pod.edit().at(k::SPEC).set(k::EPHEMERAL_CONTAINERS, spec);
+    assert_eq!(b.on(Event::Pod(Arc::new(pod))), ["pull e"]);
+    assert_eq!(b.image(1), ["start e#0"]);
+    assert_eq!(b.state().run_of("a"), Some("c0".into()));
+    b.started(1, "e0");
+    assert_eq!(b.exit("e0", 1), [""; 0]);
+    assert_eq!(b.exit("c0", 0), ["remove s"], "it holds no pod up");
 }
 
 #[test]
@@ -236,10 +277,67 @@ fn init_containers_run_in_order_and_sidecars_beside() {
     assert_eq!(b.image(1), ["start s#1"]);
     b.started(1, "s1");
     // Main containers end first, then sidecars.
-    assert_eq!(b.delete(30), ["+Killing", "stop a0 30", "+Killing", "stop b0 30"]);
+    assert_eq!(b.delete(30), ["+Killing", "+Killing", "+Killing", "stop a0 30", "stop b0 30"]);
     assert_eq!(b.exit("a0", 143), [""; 0]);
-    assert_eq!(b.exit("b0", 143), ["+Killing", "stop s1 30"]);
+    b.now += 4;
+    assert_eq!(b.exit("b0", 143), ["stop s1 26"]);
     assert_eq!(b.exit("s1", 143), ["remove s"]);
+}
+
+/// A running container with both hooks; the one after its start has not passed.
+fn hooked() -> Bench {
+    let hook = doc!({ "exec": { "command": ["x"] } });
+    let mut pod = simple("Always");
+    let mut spec = pod.edit().at(k::SPEC);
+    let mut c = spec.reborrow().at(k::CONTAINERS).item(0).expect("one");
+    c.set(k::LIFECYCLE, doc!({}));
+    c.at(k::LIFECYCLE).set(k::POST_START, hook.clone()).set(k::PRE_STOP, hook);
+    spec.list(k::CONTAINERS).push(doc!({ "name": "b", "image": "x" }));
+    let mut b = Bench::new(pod);
+    b.ready();
+    b.image(0);
+    assert_eq!(b.started(0, "c0"), ["+Started", "PostStart c0"]);
+    assert!(!b.state().containers[0].started && !b.state().containers[0].is_running());
+    b
+}
+
+fn hook(kind: HookKind, outcome: Result<(), String>) -> Event {
+    Event::Hook { id: "c0".into(), kind, outcome }
+}
+
+#[test]
+fn hooks_hold_back_what_follows() {
+    let mut b = hooked();
+    assert_eq!(b.on(Event::Tick), [""; 0], "the next container waits");
+    assert_eq!(b.on(hook(HookKind::PostStart, Ok(()))), ["pull b"]);
+    assert!(b.state().containers[0].ready && b.state().containers[0].is_running());
+    b.image(1);
+    b.started(1, "b0");
+    assert_eq!(b.delete(30), ["+Killing", "PreStop c0", "+Killing", "stop b0 30"]);
+    assert!(b.state().containers[0].ready, "it still serves");
+    b.now += 10;
+    assert_eq!(b.on(hook(HookKind::PreStop, Ok(()))), ["stop c0 20"]);
+    assert_eq!(b.on(hook(HookKind::PreStop, Err("late".into()))), [""; 0]);
+}
+
+#[test]
+fn hooks_that_fail_or_take_too_long() {
+    let mut b = hooked();
+    let failed = hook(HookKind::PostStart, Err("why".into()));
+    assert_eq!(b.on(failed), ["!FailedPostStartHook", "+Killing", "PreStop c0"]);
+    assert_eq!(b.on(hook(HookKind::PreStop, Err("no".into()))), ["!FailedPreStopHook", "stop c0 30"]);
+    assert_eq!(b.exit("c0", 137), ["pull a"]);
+    assert_eq!(b.state().containers[0].trouble, Some(("PostStartHookError".into(), "why".into())));
+    // A hook that does not end takes the whole grace, and the container gets the least there is.
+    let mut b = hooked();
+    b.on(hook(HookKind::PostStart, Ok(())));
+    assert_eq!(b.delete(30), ["+Killing", "PreStop c0"]);
+    assert_eq!(b.wait(100), ["stop c0 2"]);
+    assert_eq!(b.now, 30);
+    // Deletion does not wait for a hook after the start.
+    let mut b = hooked();
+    assert_eq!(b.delete(5), ["+Killing", "PreStop c0"]);
+    assert_eq!(b.on(hook(HookKind::PreStop, Ok(()))), ["stop c0 5"]);
 }
 
 #[test]

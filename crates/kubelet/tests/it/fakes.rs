@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kubelet::doors::{
-    Files, HttpRequest, Machine, MachineInfo, Payload, PodNetwork, Pressure, Prober, Result,
+    Files, GrpcRequest, HostPort, HttpAnswer, HttpRequest, Machine, MachineInfo, Payload, PodNetwork,
+    Pressure, Prober, Result,
 };
 use runtime::*;
 use tokio::sync::watch;
@@ -285,7 +286,7 @@ impl PodNetwork for FakeNetwork {
         assert_eq!(cidrs, ["10.1.0.0/24"]);
         Box::pin(async { Ok(()) })
     }
-    fn attach(&self, _: PathBuf, key: String) -> BoxFuture<'_, Result<Vec<IpAddr>>> {
+    fn attach(&self, _: PathBuf, key: String, _: Vec<HostPort>) -> BoxFuture<'_, Result<Vec<IpAddr>>> {
         Box::pin(async move {
             let mut all = self.0.lock().unwrap();
             let next = IpAddr::from([10, 1, 0, u8::try_from(all.len()).unwrap() + 2]);
@@ -330,6 +331,9 @@ impl Files for FakeFiles {
     fn list(&self, _: &Path) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
+    fn sub_path(&self, _: &Path, _: &Path) -> Result<()> {
+        Ok(())
+    }
     fn host_path(&self, _: &Path, _: &str) -> Result<()> {
         Ok(())
     }
@@ -363,7 +367,10 @@ impl Machine for FakeMachine {
 pub struct FakeProber;
 
 impl Prober for FakeProber {
-    fn http_get(&self, _: HttpRequest, _: Duration) -> BoxFuture<'_, Result<(), String>> {
+    fn http_get(&self, _: HttpRequest, _: Duration) -> BoxFuture<'_, Result<HttpAnswer, String>> {
+        Box::pin(async { Ok(HttpAnswer { code: 200, ..HttpAnswer::default() }) })
+    }
+    fn grpc(&self, _: GrpcRequest, _: Duration) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Ok(()) })
     }
     fn tcp(&self, _: SocketAddr, _: Duration) -> BoxFuture<'_, Result<(), String>> {

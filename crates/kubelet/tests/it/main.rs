@@ -118,7 +118,7 @@ async fn story() -> Vec<String> {
     world.until("web", |pod| restarted(pod) && condition(Some(pod), "Ready") == "True").await;
     // What comes to a pod that runs and is not built is told, and the pod goes on.
     world.api.edit("pods", "ns", "web", |pod| {
-        let debug = doc!({ "name": "debug", "image": "demo" });
+        let debug = doc!({ "name": "debug", "image": "demo", "securityContext": { "seLinuxOptions": { "level": "s0" } } });
         pod.edit().at(k::SPEC).list(k::EPHEMERAL_CONTAINERS).push(debug);
     });
     world.api.event("UnsupportedPodField").await;

@@ -3,9 +3,7 @@
 use std::path::{Component, Path};
 
 use crate::linux::{caps, namespaces};
-use crate::{
-    ContainerConfig, Error, MountPropagation, NamespaceMode, PodSandboxConfig, Result, SecurityProfile,
-};
+use crate::{ContainerConfig, Error, NamespaceMode, PodSandboxConfig, Result, SecurityProfile};
 
 /// The kernel's limit.
 const HOSTNAME_BYTES_MAX: usize = 64;
@@ -21,9 +19,6 @@ pub fn sandbox(config: &PodSandboxConfig) -> Result<()> {
     }
     if options.ipc == NamespaceMode::Container {
         return unsupported("linux.namespace_options.ipc", "CONTAINER");
-    }
-    if options.pid == NamespaceMode::Pod {
-        return unsupported("linux.namespace_options.pid", "POD (shareProcessNamespace)");
     }
     if config.hostname.len() > HOSTNAME_BYTES_MAX || config.hostname.contains(['/', '\0', '\n']) {
         return invalid("hostname", "longer than 64 bytes, or not a name");
@@ -58,9 +53,8 @@ pub fn container(config: &ContainerConfig) -> Result<()> {
         return invalid("log_path", "must stay below the sandbox's log directory");
     }
     for mount in &config.mounts {
-        match mount.propagation {
-            MountPropagation::Private => {}
-            other => return unsupported("mounts.propagation", &format!("{other:?}")),
+        if mount.sub_path.is_absolute() || !plain(&mount.sub_path) {
+            return invalid("mounts.sub_path", "must be relative, without ..");
         }
         if !mount.container_path.is_absolute() || !plain(&mount.container_path) {
             return invalid("mounts.container_path", "must be absolute, without ..");

@@ -16,10 +16,10 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use super::cgroups::{Cgroups, Layout, Scope};
 use super::mounts::{
-    NO_DEVICES, NO_EXEC, NO_SUID, Place, READ_ONLY, attach, attach_path, clone_path, new_filesystem, place,
-    set_attributes,
+    AS_IS, NO_DEVICES, NO_EXEC, NO_SUID, PRIVATE, Place, READ_ONLY, attach, attach_path, beneath, clone_path,
+    clone_tree, new_filesystem, place, propagates, set_attributes,
 };
-use crate::Mount;
+use crate::{Mount, MountPropagation};
 
 /// Hidden from containers. Source: containerd's `oci.defaultUnixSpec` and Kubernetes' `defaultMaskedPaths`.
 pub const MASKED_PATHS: &[&str] = &[
@@ -82,21 +82,15 @@ impl Rootfs<'_> {
     /// # Errors
     /// Says which mount failed.
     pub fn enter(&self) -> io::Result<()> {
-        let all = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        rustix::mount::mount_change("/", all).map_err(|e| step("make / private", &e.into()))?;
+        let sources = self.sources()?;
+        // What the host mounts later still comes; nothing goes there.
+        let all = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", all).map_err(|e| step("make / a slave", &e.into()))?;
         let root = self.overlay().map_err(|e| step("mount the root file system", &e))?;
         self.proc_and_sys(&root).map_err(|e| step("mount /proc and /sys", &e))?;
         self.devices(&root).map_err(|e| step("set up /dev", &e))?;
-        let mut mounts: Vec<&Mount> = self.mounts.iter().collect();
-        // A mount inside another must come after it, whatever the order asked for.
-        mounts.sort_by_key(|m| m.container_path.components().count());
-        for mount in mounts {
-            self.bind(&root, mount).map_err(|e| {
-                step(
-                    &format!("mount {} to {}", mount.host_path.display(), mount.container_path.display()),
-                    &e,
-                )
-            })?;
+        for (mount, source) in sources {
+            self.bind(&root, mount, &source).map_err(|e| step(&words(mount), &e))?;
         }
         if !self.privileged {
             for path in self.readonly_paths {
@@ -112,7 +106,7 @@ impl Rootfs<'_> {
         }
         if self.readonly {
             use std::os::fd::AsFd;
-            set_attributes(root.as_fd(), false, READ_ONLY, false)
+            set_attributes(root.as_fd(), false, READ_ONLY, AS_IS)
                 .map_err(|e| step("make the root read-only", &e))?;
         }
         change_root(&root).map_err(|e| step("change root", &e))
@@ -151,7 +145,7 @@ impl Rootfs<'_> {
                 }
                 use std::os::fd::AsFd;
                 let top = super::mounts::open_in(root, Path::new("/sys/fs/cgroup"), OFlags::PATH)?;
-                set_attributes(top.as_fd(), false, usual | ro, false)
+                set_attributes(top.as_fd(), false, usual | ro, AS_IS)
             }
         }
     }
@@ -211,15 +205,57 @@ impl Rootfs<'_> {
         attach(&new_filesystem(kind, options, attributes)?, &place)
     }
 
-    fn bind(&self, root: &OwnedFd, mount: &Mount) -> io::Result<()> {
-        let kind = if fs::metadata(&mount.host_path)?.is_dir() { Place::Directory } else { Place::File };
-        let mut attributes = if self.privileged { 0 } else { NO_DEVICES };
-        if mount.readonly {
-            attributes |= READ_ONLY;
-        }
-        let tree = clone_path(CWD, &mount.host_path, true, attributes)?;
-        attach(&tree, &place(root, &mount.container_path, kind)?)
+    /// What the caller's mounts show, a mount inside another after that one, whatever the order asked for. Taken while
+    /// this namespace still shares mounts with the host's: later nothing could go back there.
+    fn sources(&self) -> io::Result<Vec<(&Mount, OwnedFd)>> {
+        let mut mounts: Vec<&Mount> = self.mounts.iter().collect();
+        mounts.sort_by_key(|m| m.container_path.components().count());
+        let open = |mount: &Mount| -> io::Result<OwnedFd> {
+            let source = if mount.sub_path.as_os_str().is_empty() {
+                rustix::fs::open(&mount.host_path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?
+            } else {
+                beneath(&mount.host_path, &mount.sub_path)?
+            };
+            let (gives, takes) = match mount.propagation {
+                MountPropagation::Private => return Ok(source),
+                _ => propagates(&source)?,
+            };
+            match mount.propagation {
+                MountPropagation::Bidirectional if !gives => {
+                    Err(io::Error::other("it is not on a shared mount"))
+                }
+                MountPropagation::Bidirectional => clone_tree(&source),
+                _ if !gives && !takes => Err(io::Error::other("it is not on a shared or slave mount")),
+                _ => Ok(source),
+            }
+        };
+        mounts.into_iter().map(|m| Ok((m, open(m).map_err(|e| step(&words(m), &e))?))).collect()
     }
+
+    fn bind(&self, root: &OwnedFd, mount: &Mount, source: &OwnedFd) -> io::Result<()> {
+        use std::os::fd::AsFd;
+        let directory = FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) == FileType::Directory;
+        let kind = if directory { Place::Directory } else { Place::File };
+        let at = place(root, &mount.container_path, kind)?;
+        let copy;
+        let (tree, propagation) = match mount.propagation {
+            MountPropagation::Bidirectional => (source, AS_IS),
+            other => {
+                copy = clone_tree(source)?;
+                (&copy, if other == MountPropagation::Private { PRIVATE } else { AS_IS })
+            }
+        };
+        let devices = if self.privileged { 0 } else { NO_DEVICES };
+        let all = if mount.recursive_read_only { READ_ONLY } else { 0 };
+        set_attributes(tree.as_fd(), true, devices | all, propagation)?;
+        set_attributes(tree.as_fd(), false, if mount.readonly { READ_ONLY } else { 0 }, AS_IS)?;
+        attach(tree, &at)
+    }
+}
+
+fn words(mount: &Mount) -> String {
+    let from = mount.host_path.join(&mount.sub_path);
+    format!("mount {} to {}", from.display(), mount.container_path.display())
 }
 
 /// Makes nodes for all of the host's devices, except terminals and what has a mount of its own.
@@ -283,11 +319,15 @@ fn clone_fd(at: &OwnedFd, attributes: u64) -> io::Result<OwnedFd> {
     let flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = open_tree(at, "", flags)?;
-    set_attributes(tree.as_fd(), false, attributes, true)?;
+    set_attributes(tree.as_fd(), false, attributes, PRIVATE)?;
     Ok(tree)
 }
 
-fn change_root(root: &OwnedFd) -> io::Result<()> {
+/// Makes what is opened the calling process's root, and lets go of the old one. The mount namespace must be its own.
+///
+/// # Errors
+/// When it is no mount point.
+pub fn change_root(root: &OwnedFd) -> io::Result<()> {
     let old = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::process::fchdir(root)?;
     // The same place twice stacks the old root on top of the new one, from where it is taken off.

@@ -63,7 +63,7 @@ pub fn resolve(
     for id in &context.supplemental_groups {
         groups.push(u32::try_from(*id).map_err(|_| format!("group {id} is out of range"))?);
     }
-    if !found.name.is_empty() {
+    if !found.name.is_empty() && !context.strict_supplemental_groups {
         let member = |g: &Group<'_>| g.members.split(',').any(|m| m == found.name);
         groups.extend(group.lines().filter_map(Group::parse).filter(member).map(|g| g.gid));
     }

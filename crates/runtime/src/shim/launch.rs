@@ -132,7 +132,7 @@ fn first_stage(dir: &Path) -> io::Result<()> {
 fn read_only_executable() -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let cloned = open_tree(CWD, "/proc/self/exe", flags).map_err(io::Error::from).and_then(|tree| {
-        mounts::set_attributes(tree.as_fd(), false, mounts::READ_ONLY, true)?;
+        mounts::set_attributes(tree.as_fd(), false, mounts::READ_ONLY, mounts::PRIVATE)?;
         Ok(tree)
     });
     if let Ok(tree) = cloned {

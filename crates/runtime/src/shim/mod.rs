@@ -6,6 +6,7 @@
 
 mod launch;
 mod log;
+mod pause;
 pub mod protocol;
 mod server;
 mod spawn;

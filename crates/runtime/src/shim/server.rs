@@ -18,6 +18,7 @@ use rustix::event::{PollFlags, Timespec};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use super::log::{Log, Stream};
+use super::pause;
 use super::protocol::{
     Call, ContainerRecord, ContainerSpec, EXEC_OUTPUT_BYTES_MAX, Failure, Message, Reply, Request,
     STATE_FILE, State, VERSION, encode, lengths, now,
@@ -128,9 +129,15 @@ impl Shim {
         process::set_oom_score_adj(-998)?;
         rustix::thread::set_name(c"keelson-shim")?;
         namespaces::enter_new(&sandbox.config.linux, &sandbox.config.hostname)?;
+        let own_pid_namespace = namespaces::open(rustix::process::getpid().as_raw_nonzero().get(), "pid")?;
+        let pod_pids = match sandbox.config.linux.namespace_options.pid {
+            NamespaceMode::Pod => Some(pause::start(&own_pid_namespace, dir)?),
+            _ => None,
+        };
         let context = Context {
             cgroups,
-            own_pid_namespace: namespaces::open(rustix::process::getpid().as_raw_nonzero().get(), "pid")?,
+            own_pid_namespace,
+            pod_pids,
             null: fs::File::options().read(true).write(true).open("/dev/null")?.into(),
             sandbox,
         };
@@ -309,6 +316,7 @@ impl Shim {
     }
 
     fn start_container(&mut self, id: &ContainerId) -> Result<Reply, Failure> {
+        let target = self.target(id)?;
         let record = self.state.containers.get_mut(id).ok_or(Failure::NotFound)?;
         if record.state != ContainerState::Created || self.state.stopped {
             return Err(Failure::State(format!("{:?}", record.state).to_lowercase()));
@@ -320,7 +328,7 @@ impl Shim {
             None => Ok(None),
         };
         let spec = record.spec.clone();
-        let started = log.and_then(|log| Ok((spawn::container(&self.context, &spec)?, log)));
+        let started = log.and_then(|log| Ok((spawn::container(&self.context, &spec, target)?, log)));
         let result = match started {
             Ok((Started { pid, stdout, stderr }, log)) => {
                 record.state = ContainerState::Running;
@@ -347,6 +355,23 @@ impl Shim {
         result
     }
 
+    /// The first process of the container whose PID namespace another is to share.
+    fn target(&self, id: &ContainerId) -> Result<Option<i32>, Failure> {
+        let spec = &self.state.containers.get(id).ok_or(Failure::NotFound)?.spec;
+        let Some(target) = &spec.config.linux.security_context.pid_target else { return Ok(None) };
+        match self.running.get(target) {
+            Some(running) => Ok(Some(running.pid)),
+            None => Err(Failure::State(format!("without its target {target}, which does not run"))),
+        }
+    }
+
+    /// Whether all processes of the container go with its first.
+    fn owns_pids(&self, id: &ContainerId) -> bool {
+        let own = self.context.sandbox.config.linux.namespace_options.pid == NamespaceMode::Container;
+        let spec = self.state.containers.get(id).map(|record| &record.spec.config.linux.security_context);
+        own && spec.is_none_or(|context| context.pid_target.is_none())
+    }
+
     /// `None`: the answer comes when the container has ended.
     fn stop(&mut self, id: &ContainerId, grace_ms: u64, waiter: Waiter) -> Option<Result<Reply, Failure>> {
         let Some(record) = self.state.containers.get(id) else { return Some(Err(Failure::NotFound)) };
@@ -357,7 +382,8 @@ impl Shim {
             return None;
         }
         if running.deadline.is_none() {
-            signal(running.pid, stop_signal(&record.spec.image.stop_signal));
+            let (own, image) = (&record.spec.config.stop_signal, &record.spec.image.stop_signal);
+            signal(running.pid, stop_signal(if own.is_empty() { image } else { own }));
         }
         let at = clock().saturating_add(grace_ms);
         running.deadline = Some(running.deadline.map_or(at, |d| d.min(at)));
@@ -416,14 +442,14 @@ impl Shim {
 
     // === processes ===
 
-    /// Kills a running container. The first process takes its PID namespace with it; with the host's, only the
-    /// control group knows all of them.
+    /// Kills a running container. The first process takes its PID namespace with it; with a shared one, only the control
+    /// group knows all of them.
     fn kill(&mut self, id: &ContainerId) {
         let Some(running) = self.running.get_mut(id) else { return };
         running.deadline = None;
         signal(running.pid, Signal::KILL);
-        let host_pids = self.context.sandbox.config.linux.namespace_options.pid == NamespaceMode::Node;
-        if let (true, Some(record)) = (host_pids, self.state.containers.get(id))
+        let shared = !self.owns_pids(id);
+        if let (true, Some(record)) = (shared, self.state.containers.get(id))
             && let Err(e) = self.context.cgroups.kill(&record.spec.cgroup)
         {
             eprintln!("container {id}: kill its group: {e}");
@@ -455,6 +481,11 @@ impl Shim {
 
     fn exited(&mut self, pid: i32, status: WaitStatus) {
         let code = status.exit_status().or_else(|| Some(128 + status.terminating_signal()?)).unwrap_or(255);
+        if self.context.pod_pids.as_ref().is_some_and(|(first, _)| *first == pid) && !self.state.stopped {
+            // The kernel has killed all containers with it, and no other can start: the sandbox is lost.
+            eprintln!("the pod's first process has ended");
+            std::process::exit(1);
+        }
         if self.commands.contains_key(&pid) {
             self.command_exited(pid, code);
         } else if let Some(id) = self.running.iter().find(|(_, r)| r.pid == pid).map(|(id, _)| id.clone()) {
@@ -486,7 +517,7 @@ impl Shim {
             _ => "Error",
         }
         .to_owned();
-        if self.context.sandbox.config.linux.namespace_options.pid == NamespaceMode::Node {
+        if !self.owns_pids(id) {
             report(id, self.context.cgroups.kill(&cgroup));
         }
         self.remove_cgroup(&cgroup);

@@ -33,6 +33,8 @@ pub struct Context {
     pub cgroups: Cgroups,
     /// The shim's own PID namespace.
     pub own_pid_namespace: OwnedFd,
+    /// The pod's first process and its PID namespace, where containers share one.
+    pub pod_pids: Option<(i32, OwnedFd)>,
     /// Standard input of everything.
     pub null: OwnedFd,
 }
@@ -47,11 +49,11 @@ pub struct Started {
     pub stderr: OwnedFd,
 }
 
-/// Starts a container's first process.
+/// Starts a container's first process. `target` is the first process of the container whose PID namespace it shares.
 ///
 /// # Errors
 /// In words for the user.
-pub fn container(context: &Context, spec: &ContainerSpec) -> Result<Started, String> {
+pub fn container(context: &Context, spec: &ContainerSpec, target: Option<i32>) -> Result<Started, String> {
     let text = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
     let linux = &spec.config.linux;
     rootfs::prepare(&spec.dir).map_err(text("make the container's directories"))?;
@@ -68,10 +70,16 @@ pub fn container(context: &Context, spec: &ContainerSpec) -> Result<Started, Str
     {
         eprintln!("container {}: privileged has only the capabilities of this host's bounding set", spec.id);
     }
-    let host_pids = context.sandbox.config.linux.namespace_options.pid == NamespaceMode::Node;
-    if !host_pids {
-        rustix_unshare(UnshareFlags::NEWPID).map_err(text("make a PID namespace"))?;
-    }
+    let pids = match (&context.pod_pids, target) {
+        (_, Some(target)) => {
+            let target = namespaces::open(target, "pid").map_err(text("open the target's namespace"))?;
+            namespaces::enter(&target, LinkNameSpaceType::ProcessID)
+        }
+        (Some((_, pod)), None) => namespaces::enter(pod, LinkNameSpaceType::ProcessID),
+        _ if context.sandbox.config.linux.namespace_options.pid == NamespaceMode::Node => Ok(()),
+        _ => rustix_unshare(UnshareFlags::NEWPID),
+    };
+    pids.map_err(text("make a PID namespace"))?;
     fork(context, spec, |stdio, gate| {
         settle(spec, stdio)?;
         if matches!(context.cgroups.layout(), Layout::V2(_)) {

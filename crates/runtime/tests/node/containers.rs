@@ -140,6 +140,158 @@ async fn mounts_from_the_host() {
 }
 
 #[tokio::test]
+async fn parts_of_volumes_never_lead_out_of_them() {
+    on_a_node!(node, sandbox);
+    let volume = node.path("volume");
+    fs::create_dir_all(volume.join("real")).expect("a volume");
+    fs::write(volume.join("real/file"), "inside\n").expect("write");
+    std::os::unix::fs::symlink("real", volume.join("link")).expect("link");
+    std::os::unix::fs::symlink("/etc", volume.join("out")).expect("link");
+    std::os::unix::fs::symlink("../..", volume.join("up")).expect("link");
+    fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("mode");
+    let part = |sub: &str| Mount {
+        container_path: "/part".into(),
+        host_path: volume.clone(),
+        sub_path: sub.into(),
+        ..Default::default()
+    };
+    for (sub, script, want) in [
+        ("link/file", "cat /part", "inside\n"),
+        ("link", "cat /part/file", "inside\n"),
+        ("new/dir", "stat -c %a /part; echo x > /part/x", "777\n"),
+    ] {
+        let (_, log) = node.run(&sandbox, ContainerConfig { mounts: vec![part(sub)], ..shell(script) }).await;
+        assert_eq!(log, want, "{sub}");
+    }
+    assert!(volume.join("new/dir/x").exists());
+    for sub in ["out", "out/passwd", "up", "up/x"] {
+        let config = ContainerConfig { mounts: vec![part(sub)], ..shell("true") };
+        let id = node.engine().create_container(&sandbox, config).await.expect("create");
+        assert!(node.engine().start_container(&id).await.is_err(), "{sub}");
+    }
+    let config = ContainerConfig { mounts: vec![part("a/../../x")], ..shell("true") };
+    assert!(node.engine().create_container(&sandbox, config).await.is_err());
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn later_mounts_cross_where_asked_for() {
+    use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+    on_a_node!(node, sandbox);
+    let volume = node.path("shared");
+    fs::create_dir(&volume).expect("a volume");
+    mount("tmpfs", &volume, "tmpfs", MountFlags::empty(), None).expect("mount");
+    mount_change(&volume, MountPropagationFlags::SHARED).expect("share");
+    for sub in ["host", "container", "old"] {
+        fs::create_dir(volume.join(sub)).expect("a place");
+    }
+    mount("tmpfs", volume.join("old"), "tmpfs", MountFlags::empty(), None).expect("mount");
+    let at = |path: &str, propagation| Mount {
+        container_path: path.into(),
+        host_path: volume.clone(),
+        propagation,
+        ..Default::default()
+    };
+    let mut config = shell(
+        "exec 2>&1; mount -t tmpfs x /both/container; mount -t tmpfs x /in/container; touch /both/container/c; echo up; while ! [ -e /in/host/h ]; do sleep 0.01; done
+        [ -e /both/host/h ] && echo both; [ -e /own/host/h ] || echo own; touch /ro/old/x && echo only; touch /rro/old/y || echo all",
+    );
+    config.linux.security_context.privileged = true;
+    config.mounts = vec![
+        at("/own", MountPropagation::Private),
+        at("/in", MountPropagation::HostToContainer),
+        at("/both", MountPropagation::Bidirectional),
+        Mount { readonly: true, ..at("/ro", MountPropagation::Private) },
+        Mount { readonly: true, recursive_read_only: true, ..at("/rro", MountPropagation::Private) },
+    ];
+    let id = node.start(&sandbox, config).await;
+    node.logged(&id, "up").await;
+    assert!(volume.join("container/c").exists(), "what the container mounts is seen by the host");
+    mount("tmpfs", volume.join("host"), "tmpfs", MountFlags::empty(), None).expect("mount");
+    fs::write(volume.join("host/h"), "").expect("write");
+    let log = said(&node.ended(&id).await);
+    for word in ["both", "own", "only", "all"] {
+        assert!(log.lines().any(|l| l == word), "no {word} in {log}");
+    }
+    for config in [MountPropagation::HostToContainer, MountPropagation::Bidirectional] {
+        mount_change(&volume, MountPropagationFlags::PRIVATE).expect("change");
+        let config = ContainerConfig { mounts: vec![at("/x", config)], ..shell("true") };
+        let id = node.engine().create_container(&sandbox, config).await.expect("create");
+        let error = node.engine().start_container(&id).await.expect_err("nothing can cross");
+        assert!(error.to_string().contains("shared"), "{error}");
+    }
+    for sub in ["host", "container", "old", ""] {
+        unmount(volume.join(sub), UnmountFlags::DETACH).expect("unmount");
+    }
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn one_pid_namespace_for_the_pod_or_a_target() {
+    if !possible() {
+        return;
+    }
+    let node = Node::new().await;
+    let mut config = node.sandbox_config();
+    config.linux.namespace_options.pid = NamespaceMode::Pod;
+    let sandbox = node.engine().run_pod_sandbox(config).await.expect("run a sandbox");
+    // It leaves an orphan, which the pod's first process takes in and reaps.
+    let first = node.start(&sandbox, shell("(sleep 0.2 & echo $! ) ; echo up; exec sleep 1000")).await;
+    node.logged(&first, "up").await;
+    let mut see = shell(
+        "exec 2>&1; tr '\\0' ' ' < /proc/1/cmdline; echo; ls /proc/1/root | grep -c . ; ls /proc/1/fd | grep -c .; grep CapEff /proc/1/status | tr -d '\\t'; ls /proc/1/root/etc 2>/dev/null
+        pid=$(grep -l 'slee[p].1000' /proc/[0-9]*/cmdline | head -n 1); pid=${pid#/proc/}; pid=${pid%/cmdline}; cat /proc/$pid/root/bin/../etc/hostname; kill -9 $pid; echo killed",
+    );
+    see.linux.security_context.capabilities.add_capabilities = vec!["SYS_PTRACE".into()];
+    let (_, log) = node.run(&sandbox, see).await;
+    let (name, log) = log.split_once('\n').expect("lines");
+    assert_eq!(name.trim_end(), "/pause");
+    assert_eq!(log, "0\n0\nCapEff:0000000000000000\npod-host\nkilled\n");
+    assert_eq!(node.ended(&first).await.exit_code, 137);
+    // A container's processes end with its first, though the namespace stays.
+    let id = node.start(&sandbox, shell("sleep 2000 & echo up; exec sleep 3000")).await;
+    node.logged(&id, "up").await;
+    node.engine().stop_container(&id, Duration::ZERO).await.expect("stop");
+    let (_, log) =
+        node.run(&sandbox, shell("grep -c 'slee[p].2000' /proc/[0-9]*/cmdline | grep -c ':1'")).await;
+    assert_eq!(log, "0\n");
+    node.engine().remove_pod_sandbox(&sandbox).await.expect("remove");
+
+    let sandbox = node.sandbox().await;
+    let target = node.start(&sandbox, shell("echo up; exec sleep 4000")).await;
+    node.logged(&target, "up").await;
+    let mut debug = shell("tr '\\0' ' ' < /proc/1/cmdline; echo; sleep 5000 & exec sleep 6000");
+    debug.linux.security_context.pid_target = Some(target.clone());
+    let id = node.start(&sandbox, debug.clone()).await;
+    node.logged(&id, "sleep 4000").await;
+    node.engine().stop_container(&id, Duration::ZERO).await.expect("stop");
+    let listed = node.engine().exec_sync(
+        &target,
+        vec!["/bin/sh".into(), "-c".into(), "cat /proc/[0-9]*/cmdline".into()],
+        Duration::ZERO,
+    );
+    let listed = String::from_utf8_lossy(&listed.await.expect("exec").stdout).into_owned();
+    assert!(listed.contains("4000") && !listed.contains("5000"), "{listed:?}");
+    node.engine().stop_container(&target, Duration::ZERO).await.expect("stop");
+    let id = node.engine().create_container(&sandbox, debug).await.expect("create");
+    assert!(node.engine().start_container(&id).await.expect_err("no target").to_string().contains("target"));
+    node.finish().await;
+}
+
+#[tokio::test]
+async fn a_signal_of_its_own_asks_it_to_end() {
+    on_a_node!(node, sandbox);
+    let mut config = shell("trap 'echo usr1; exit 3' USR1; echo up; while :; do sleep 0.05; done");
+    config.stop_signal = "SIGUSR1".into();
+    let id = node.start(&sandbox, config).await;
+    node.logged(&id, "up").await;
+    node.engine().stop_container(&id, Duration::from_secs(30)).await.expect("stop");
+    let status = node.ended(&id).await;
+    assert_eq!((status.exit_code, said(&status).ends_with("usr1\n")), (3, true));
+    node.finish().await;
+}
+
+#[tokio::test]
 async fn memory_limit() {
     on_a_node!(node, sandbox);
     // tail keeps what has no line end in memory.

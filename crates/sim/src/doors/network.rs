@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use apimachinery::call::BoxFuture;
-use kubelet::doors::{PodNetwork, Result};
+use kubelet::doors::{HostPort, PodNetwork, Result};
 
 use super::pause;
 
@@ -75,7 +75,7 @@ impl PodNetwork for SimNetwork {
         })
     }
 
-    fn attach(&self, _: PathBuf, key: String) -> BoxFuture<'_, Result<Vec<IpAddr>>> {
+    fn attach(&self, _: PathBuf, key: String, _: Vec<HostPort>) -> BoxFuture<'_, Result<Vec<IpAddr>>> {
         Box::pin(async move {
             pause(30).await;
             let ip = self.lock().give(&key)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::call::BoxFuture;
-use kubelet::doors::{HttpRequest, Prober};
+use kubelet::doors::{GrpcRequest, HttpAnswer, HttpRequest, Prober};
 
 use super::{SimNetwork, SimRuntime, pause};
 
@@ -28,7 +28,12 @@ impl SimProber {
 }
 
 impl Prober for SimProber {
-    fn http_get(&self, request: HttpRequest, _: Duration) -> BoxFuture<'_, Result<(), String>> {
+    fn http_get(&self, request: HttpRequest, _: Duration) -> BoxFuture<'_, Result<HttpAnswer, String>> {
+        Box::pin(async move {
+            self.ask(request.address).await.map(|()| HttpAnswer { code: 200, ..HttpAnswer::default() })
+        })
+    }
+    fn grpc(&self, request: GrpcRequest, _: Duration) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move { self.ask(request.address).await })
     }
     fn tcp(&self, address: SocketAddr, _: Duration) -> BoxFuture<'_, Result<(), String>> {
