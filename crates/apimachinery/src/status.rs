@@ -1,7 +1,7 @@
 //! The one error of the API: `Status`. Made by the constructors here only, so that reason, code and words
 //! always belong together. Upstream: k8s.io/apimachinery/pkg/api/errors.
 
-use crate::doc::{Doc, Ref};
+use crate::doc::{Doc, Ref, Val};
 use crate::field::ErrorList;
 use crate::gvk::GroupResource;
 use crate::{doc, k};
@@ -246,7 +246,10 @@ impl Status {
             "message": self.message, "reason": self.reason, "code": self.code });
         let d = &*self.details;
         out.edit().at(k::METADATA).set_opt(k::CONTINUE, (!d.continue_.is_empty()).then_some(&d.continue_));
-        if (Details { continue_: String::new(), ..d.clone() }) != Details::default() {
+        // Of these upstream always says what it can, be it nothing.
+        let always = matches!(self.code, 404 | 405);
+        if always || (Details { continue_: String::new(), ..d.clone() }) != Details::default() {
+            out.edit().set(k::DETAILS, Val::Object);
             let mut at = out.edit().at(k::DETAILS);
             for (key, value) in
                 [(k::NAME, &d.name), (k::GROUP, &d.group), (k::KIND, &d.kind), (k::UID, &d.uid)]

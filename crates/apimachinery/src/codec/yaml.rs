@@ -9,7 +9,10 @@ use std::fmt;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use super::json::{self, JsonError, Parsed};
+use crate::doc::{Kind, Ref};
 
+/// The media type of YAML, as the API server takes and gives it.
+pub const MEDIA_TYPE: &str = "application/yaml";
 /// The longest YAML text, in bytes: 3 MiB, as the API server's bodies.
 pub const TEXT_BYTES_MAX: usize = 3 << 20;
 /// How many values one text may hold.
@@ -175,6 +178,121 @@ impl<'de> serde::de::Visitor<'de> for Writer<'_> {
     }
 }
 
+/// A value as one YAML document, as upstream's answers are: names sorted, lists at the column of their name.
+pub fn write(value: Ref<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    block(value, 0, &mut out);
+    out
+}
+
+fn pad(column: usize, out: &mut Vec<u8>) {
+    out.extend(std::iter::repeat_n(b' ', column));
+}
+
+/// Writes `value` from here on, where `column` is that of the lines that follow.
+fn block(value: Ref<'_>, column: usize, out: &mut Vec<u8>) {
+    match value.kind() {
+        Kind::Object if !value.is_empty() => {
+            let mut entries: Vec<_> = value.entries().collect();
+            entries.sort_by_key(|(name, _)| *name);
+            for (i, (name, item)) in entries.into_iter().enumerate() {
+                if i > 0 {
+                    pad(column, out);
+                }
+                text(name, None, out);
+                out.push(b':');
+                let inner = column + if item.is_array() { 0 } else { 2 };
+                if item.is_empty() || !(item.is_array() || item.is_object()) {
+                    out.push(b' ');
+                } else {
+                    out.push(b'\n');
+                    pad(inner, out);
+                }
+                block(item, inner, out);
+            }
+        }
+        Kind::Array if !value.is_empty() => {
+            for (i, item) in value.items().enumerate() {
+                if i > 0 {
+                    pad(column, out);
+                }
+                out.extend_from_slice(b"- ");
+                block(item, column + 2, out);
+            }
+        }
+        Kind::String => {
+            text(value.str(), Some(column), out);
+            out.push(b'\n');
+        }
+        _ => {
+            json::write(value, out);
+            out.push(b'\n');
+        }
+    }
+}
+
+/// Writes a string: bare where it reads back as itself, lines as lines where they may stand at `column`, else as JSON.
+fn text(s: &str, column: Option<usize>, out: &mut Vec<u8>) {
+    let printable =
+        |c: char| c == '\n' || !(c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}'));
+    if is_bare(s) && s.chars().all(printable) {
+        return out.extend_from_slice(s.as_bytes());
+    }
+    let lines = s.contains('\n') && !s.starts_with([' ', '\n']) && s.chars().all(printable);
+    let Some(column) = column.filter(|_| lines) else {
+        json::write_string(s, out);
+        return;
+    };
+    let body = s.trim_end_matches('\n');
+    out.extend_from_slice(match s.len() - body.len() {
+        0 => b"|-",
+        1 => b"|",
+        _ => b"|+",
+    });
+    for line in s.strip_suffix('\n').unwrap_or(s).split('\n') {
+        out.push(b'\n');
+        if !line.is_empty() {
+            pad(column, out);
+            out.extend_from_slice(line.as_bytes());
+        }
+    }
+}
+
+/// Whether a string needs no quotes: no sign of YAML's own in it, and no other type's value.
+fn is_bare(s: &str) -> bool {
+    let first = s.chars().next().unwrap_or(' ');
+    if !(first.is_alphanumeric() || "/._($<-+".contains(first)) || s.ends_with([' ', ':']) {
+        return false;
+    }
+    if s.contains(['\n'])
+        || s.contains(": ")
+        || s.contains(" #")
+        || s.starts_with("- ")
+        || matches!(s, "-" | "---")
+    {
+        return false;
+    }
+    let words = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "<<"];
+    if words.iter().any(|word| s.eq_ignore_ascii_case(word)) {
+        return false;
+    }
+    !is_number(s)
+}
+
+/// Whether bare text would be a number, in any of YAML's ways to write one, or a date.
+fn is_number(s: &str) -> bool {
+    let digits = s.trim_start_matches(['-', '+']);
+    let sixty = digits.contains(':') && digits.chars().all(|c| c.is_ascii_digit() || ":.".contains(c));
+    let date =
+        digits.get(..5).is_some_and(|d| d.ends_with('-') && d[..4].bytes().all(|c| c.is_ascii_digit()));
+    let based = ["0x", "0o", "0b"].iter().any(|base| digits.starts_with(base));
+    sixty
+        || date
+        || based
+        || s.replace('_', "").trim_start_matches('.').parse::<f64>().is_ok()
+        || digits.replace('_', "").parse::<f64>().is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,5 +339,28 @@ mod tests {
         assert!(json(&"[".repeat(5000)).is_err());
         assert!(json("a: b: c\n").is_err());
         assert!(json("a: b\n---\nc: d\n").is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_sorted_and_reads_back_the_same() {
+        let doc = crate::doc!({ "spec": { "b": [], "a": {}, "list": [{ "y": 1, "x": "1" }, ["z"], null] }, "kind": "Pod",
+            "metadata": { "name": "10.0.0.1", "uid": "9c442a5c-3c97", "labels": { "yes": "true", "a/b": "2024-01-01", "c": "1e3", "d": "0x1f" } },
+            "data": { "script": "#!/bin/sh\n  echo 'a: b'\n\n", "one": "a\nb", "colon": "a: b", "plain": "it's (fine), really",
+                "tab": "a\tb", "space": " x", "dash": "- x", "empty": "", "bell": "\u{7}", "time": "12:30:45" } });
+        let text = write(doc.root());
+        let shown = String::from_utf8(text.clone()).expect("text");
+        assert!(parse(&text).expect("YAML").doc == doc, "{shown}");
+        for line in [
+            "  one: |-\n    a\n    b\n",
+            "  plain: it's (fine), really\n",
+            "  name: 10.0.0.1\n",
+            "  a: {}\n",
+            "  - x: \"1\"\n    \"y\": 1\n",
+            "  uid: 9c442a5c-3c97\n",
+            "kind: Pod\n",
+        ] {
+            assert!(shown.contains(line), "{line} in {shown}");
+        }
+        assert!(shown.starts_with("data:\n  bell: "));
     }
 }

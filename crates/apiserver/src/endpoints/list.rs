@@ -47,21 +47,26 @@ struct Page {
 /// # Errors
 /// 400 for selectors or options that cannot be, 410 for a revision that is gone.
 pub async fn list(request: &Request) -> Result<Reply, Status> {
+    render::list(request, found(request).await?)
+}
+
+/// The selected objects as they are stored.
+///
+/// # Errors
+/// As [`list`].
+pub async fn found(request: &Request) -> Result<List, Status> {
     let page = page(request).await?;
     let token = page.last.map_or_else(String::new, |after| encode(page.revision as i64, &after));
     let kind = &request.kind;
-    render::list(
-        request,
-        List {
-            api_version: request.gv().to_string(),
-            kind: kind.list_kind.to_string(),
-            revision: page.revision,
-            continue_: token,
-            remaining: page.remaining,
-            items: page.items,
-            warnings: request.deprecation(),
-        },
-    )
+    Ok(List {
+        api_version: request.gv().to_string(),
+        kind: kind.list_kind.to_string(),
+        revision: page.revision,
+        continue_: token,
+        remaining: page.remaining,
+        items: page.items,
+        warnings: request.deprecation(),
+    })
 }
 
 /// All selected objects, as of now.
@@ -149,7 +154,7 @@ async fn still_known(request: &Request, revision: u64, after: &str) -> Result<()
 /// 400 for selectors that cannot be read.
 pub fn selection(request: &Request) -> Result<Selection, Status> {
     let (options, name) = (&request.options, &request.target.name);
-    // A collection's path may name one object: `…/pods/x?watch=true`.
+    // The oldest way to watch may name one object: `/api/v1/watch/namespaces/a/pods/x`.
     let by_name = format!("metadata.name={name}");
     let alone = !name.is_empty() && options.field_selector.is_empty();
     let fields = if alone { &by_name } else { &options.field_selector };

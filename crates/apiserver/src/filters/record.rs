@@ -207,6 +207,10 @@ impl Record {
     }
 
     fn tell(&self, stage: Stage) {
+        if self.api.audit.is_empty() {
+            return;
+        }
+        self.api.metrics.audited();
         let Some(told) = &self.told else { return };
         let Told { call, id, received } = &**told;
         let request: Attributes<'_> = request_info::attributes(call, &self.user);
@@ -226,7 +230,6 @@ impl Record {
         for sink in &self.api.audit {
             sink.told(&event);
         }
-        self.api.metrics.audited();
     }
 }
 

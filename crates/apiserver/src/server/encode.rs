@@ -1,8 +1,8 @@
 //! The last step of every request: a [`Reply`] as an HTTP response. Lists and watches leave in pieces; nothing
 //! that is stored as JSON is parsed again.
 
-use apimachinery::call::{List, Raw, RawBody, Stored, Watch, WatchEvent};
-use apimachinery::codec::json;
+use apimachinery::call::{List, Media, Raw, RawBody, Stored, Watch, WatchEvent};
+use apimachinery::codec::{json, yaml};
 use apimachinery::{Doc, Reply, Status, doc, k};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 
 use super::protobuf;
-use super::request::ACCEPTED;
+use super::request::{ACCEPTED, ACCEPTED_STREAMS};
 use super::upgrade::Pending;
 
 /// The body of every response.
@@ -39,27 +39,31 @@ pub(super) fn whole(bytes: Bytes) -> ReplyBody {
 pub(super) struct Form {
     /// A person reads it.
     pub(super) pretty: bool,
-    /// Protobuf is wanted.
-    pub(super) protobuf: bool,
-    /// JSON is fine too, where there is no protobuf.
+    /// What is wanted.
+    pub(super) media: Media,
+    /// JSON is fine too, where there is no such form.
     pub(super) json: bool,
 }
 
 pub(super) fn reply(reply: Reply, form: Form, upgrade: Option<Pending>) -> Response<ReplyBody> {
-    let pretty = form.pretty && !form.protobuf;
-    let reply = if form.protobuf {
-        match protobuf::reply(reply) {
-            Ok(response) => return response,
-            Err(other) => match *other {
-                Reply::Object { .. } | Reply::Doc { .. } | Reply::List(_) | Reply::Watch(_) if !form.json => {
-                    Reply::Status(Status::not_acceptable(ACCEPTED))
-                }
-                other => other,
-            },
-        }
-    } else {
-        reply
+    let pretty = form.pretty && form.media == Media::Json;
+    let made = match form.media {
+        Media::Json => return as_json(reply, pretty, upgrade),
+        Media::Yaml => yaml(reply),
+        Media::Protobuf => protobuf::reply(reply),
     };
+    let reply = match made.map_err(|other| *other) {
+        Ok(response) => return response,
+        Err(Reply::Watch(_)) if !form.json => Reply::Status(Status::not_acceptable(ACCEPTED_STREAMS)),
+        Err(Reply::Object { .. } | Reply::Doc { .. } | Reply::List(_)) if !form.json => {
+            Reply::Status(Status::not_acceptable(ACCEPTED))
+        }
+        Err(other) => other,
+    };
+    as_json(reply, pretty, upgrade)
+}
+
+fn as_json(reply: Reply, pretty: bool, upgrade: Option<Pending>) -> Response<ReplyBody> {
     match reply {
         Reply::Object { code, object, warnings } if pretty => document(code, &object.doc(), true, &warnings),
         Reply::Object { code, object, warnings } => with(code, JSON, whole(object.json.clone()), &warnings),
@@ -123,6 +127,23 @@ fn document(code: u16, doc: &Doc, pretty: bool, warnings: &[String]) -> Response
     with(code, JSON, whole(out.into()), warnings)
 }
 
+/// The reply in YAML, or the reply itself where there is none.
+fn yaml(reply: Reply) -> Result<Response<ReplyBody>, Box<Reply>> {
+    let document = |code, doc: &Doc, warnings: &[String]| {
+        with(code, yaml::MEDIA_TYPE, whole(yaml::write(doc.root()).into()), warnings)
+    };
+    Ok(match reply {
+        Reply::Object { code, object, warnings } => document(code, &object.doc(), &warnings),
+        Reply::Doc { code, doc, warnings } => document(code, &doc, &warnings),
+        Reply::Status(status) => failed(&status, document(status.code, &status.to_doc(), &[])),
+        Reply::List(list) => match json::parse(list_text(&list)) {
+            Ok(parsed) => document(200, &parsed.doc, &list.warnings),
+            Err(_) => return Err(Box::new(Reply::List(list))),
+        },
+        other => return Err(Box::new(other)),
+    })
+}
+
 fn failure(status: &Status, pretty: bool) -> Response<ReplyBody> {
     failed(status, document(status.code, &status.to_doc(), pretty, &[]))
 }
@@ -176,16 +197,20 @@ fn list_head(list: &List) -> Vec<u8> {
     out
 }
 
+fn list_text(list: &List) -> Vec<u8> {
+    let mut text = list_head(list);
+    for (i, item) in list.items.iter().enumerate() {
+        push_item(item, i > 0, &mut text);
+    }
+    text.extend_from_slice(b"]}");
+    text
+}
+
 fn list_response(list: List, pretty: bool) -> Response<ReplyBody> {
     let warnings = list.warnings.clone();
     if pretty {
-        let mut text = list_head(&list);
-        for (i, item) in list.items.iter().enumerate() {
-            push_item(item, i > 0, &mut text);
-        }
-        text.extend_from_slice(b"]}");
         // A list too long to be read again, or one level too deep, is sent as it is.
-        if let Ok(parsed) = json::parse(text) {
+        if let Ok(parsed) = json::parse(list_text(&list)) {
             return document(200, &parsed.doc, true, &warnings);
         }
     }

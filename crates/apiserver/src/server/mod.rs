@@ -48,6 +48,8 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Streams that one HTTP/2 connection may have open.
 const STREAMS_MAX: u32 = 1_000;
+/// The header that names a request and its answer.
+const AUDIT_ID: &str = "audit-id";
 
 /// What is served.
 pub trait Handler: Send + Sync + 'static {
@@ -249,10 +251,13 @@ async fn answer(
     let mut form = encode::Form { pretty: request::wants_pretty(&parts), ..encode::Form::default() };
     let head = parts.method == http::Method::HEAD;
     let mut call = request::call(&parts);
-    form.protobuf = call.accept.media == Media::Protobuf;
-    form.json = !form.protobuf || request::takes_json(&parts, &call.accept);
+    form.media = call.accept.media;
+    form.json = form.media == Media::Json || request::takes_json(&parts, &call.accept);
     call.who = Who::Presented { certificates: peer.certificates.clone(), bearer: bearer(&parts) };
     call.wire.peer = Some(peer.address);
+    let audit_id = audit_id(&parts);
+    call.wire.headers.retain(|(name, _)| name != AUDIT_ID);
+    call.wire.headers.push((AUDIT_ID.to_owned(), audit_id.clone()));
     call.wire.upgrade = upgrade.as_ref().map(upgrade::Pending::asked);
     match read_body(&parts, body, &shared.bodies).await {
         Ok(body) => call.body = body,
@@ -260,6 +265,9 @@ async fn answer(
     }
     let reply = until_drain(shared.handler.handle(call).await, &shared.drain);
     let mut response = encode::reply(reply, form, upgrade);
+    if let Ok(audit_id) = audit_id.try_into() {
+        response.headers_mut().insert(AUDIT_ID, audit_id);
+    }
     if head {
         *response.body_mut() = encode::empty();
     }
@@ -290,6 +298,12 @@ impl hyper::body::Body for Contained {
             }
         }
     }
+}
+
+/// What the request is called in audit: as the client says, else anew.
+fn audit_id(parts: &http::request::Parts) -> String {
+    let given = parts.headers.get(AUDIT_ID).and_then(|value| value.to_str().ok());
+    given.filter(|id| !id.is_empty()).map_or_else(base::rand::uuid, str::to_owned)
 }
 
 fn bearer(parts: &http::request::Parts) -> Option<Secret> {

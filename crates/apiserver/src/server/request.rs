@@ -5,7 +5,7 @@
 use apimachinery::call::{
     Accept, Body, FieldValidation, Media, Options, Rendering, ResourceTarget, Target, Verb, Who, Wire,
 };
-use apimachinery::codec::protobuf;
+use apimachinery::codec::{protobuf, yaml};
 use apimachinery::{Call, Gvr, Status};
 use http::request::Parts;
 
@@ -13,10 +13,12 @@ use http::request::Parts;
 const NOT_PASSED_ON: &[&str] =
     &["authorization", "connection", "upgrade", "host", "content-length", "transfer-encoding"];
 /// Headers that are read of every request.
-const AUDIT_ID: &str = "audit-id";
 const IMPERSONATE: &str = "impersonate-";
 /// The forms of an answer, for those who take none of them.
-pub(crate) const ACCEPTED: &str = "application/json, application/json;stream=watch, application/vnd.kubernetes.protobuf, application/vnd.kubernetes.protobuf;stream=watch";
+pub(crate) const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+/// The same of a watch.
+pub(super) const ACCEPTED_STREAMS: &str =
+    "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 /// Subresources that any method may address; what happens is theirs to say.
 const CONNECT: &[&str] = &["proxy", "exec", "attach", "portforward", "log"];
 
@@ -32,7 +34,7 @@ pub fn call(parts: &Parts) -> Call {
     let plain = matches!(target, Target::Path(_)) || verb == Some(Verb::Connect);
     let passed_on = |name: &str| match plain {
         true => !NOT_PASSED_ON.contains(&name),
-        false => name == AUDIT_ID || name.starts_with(IMPERSONATE),
+        false => name.starts_with(IMPERSONATE),
     };
     let headers = parts
         .headers
@@ -125,7 +127,9 @@ fn verb(parts: &Parts, target: &Target, options: &Options) -> Option<Verb> {
         return Some(Verb::Connect);
     }
     let one = !resource.name.is_empty();
-    let wants_watch = options.query.iter().any(|(name, value)| name == "watch" && truth(value))
+    // Of one object the option means nothing, as upstream; the old path does.
+    let asked = || options.query.iter().any(|(name, value)| name == "watch" && truth(value));
+    let wants_watch = (!one && asked())
         || parts.uri.path().split('/').nth(3) == Some("watch")
         || (parts.uri.path().starts_with("/apis/") && parts.uri.path().split('/').nth(4) == Some("watch"));
     match *method {
@@ -236,6 +240,7 @@ fn one_form(form: &str) -> Option<Accept> {
         "application/json" | "*/*" | "application/*" => Media::Json,
         // Terminals and browsers: JSON is what upstream gives them too.
         "text/html" | "text/plain" => Media::Json,
+        yaml::MEDIA_TYPE => Media::Yaml,
         protobuf::MEDIA_TYPE => Media::Protobuf,
         _ => return None,
     };
@@ -252,7 +257,7 @@ fn one_form(form: &str) -> Option<Accept> {
     let rendering = match (rendering, group, version.as_str()) {
         ("", ..) => Rendering::Object,
         // A table's cells have no form in protobuf.
-        ("Table", "meta.k8s.io", "v1" | "v1beta1") if media == Media::Json => {
+        ("Table", "meta.k8s.io", "v1" | "v1beta1") if media != Media::Protobuf => {
             Rendering::Table { version, include: String::new() }
         }
         ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => {
@@ -279,6 +284,9 @@ mod tests {
         let check = |method, uri, verb, target| assert_eq!(of(method, uri), (verb, target), "{method} {uri}");
         check("GET", "/api/v1/pods", Verb::List, Target::resource(pods(), "", "", ""));
         check("GET", "/api/v1/pods?watch=true", Verb::Watch, Target::resource(pods(), "", "", ""));
+        let one = Target::resource(pods(), "a", "b", "");
+        check("GET", "/api/v1/namespaces/a/pods/b?watch=true", Verb::Get, one.clone());
+        check("GET", "/api/v1/watch/namespaces/a/pods/b", Verb::Watch, one);
         check("GET", "/api/v1/watch/namespaces/a/pods", Verb::Watch, Target::resource(pods(), "a", "", ""));
         check("POST", "/api/v1/namespaces/a/pods", Verb::Create, Target::resource(pods(), "a", "", ""));
         check(

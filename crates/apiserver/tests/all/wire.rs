@@ -322,4 +322,13 @@ async fn forms(wire: &Wire) {
         &status,
         (406, "NotAcceptable", "only the following media types are accepted: application/json"),
     );
+    let (code, body) = wire.ask(&format!("GET {MAPS} HTTP/1.1\r\naccept: application/yaml"), b"").await;
+    assert_eq!(code, 200, "{body}");
+    assert!(
+        body.starts_with("apiVersion: v1\nitems:\n- metadata:\n") && body.contains("\nkind: ConfigMapList\n"),
+        "{body}"
+    );
+    let watch = format!("GET {MAPS}?watch=true HTTP/1.1\r\naccept: application/yaml");
+    let (code, body) = wire.ask(&watch, b"").await;
+    assert!(code == 406 && body.contains("are accepted: application/json;stream=watch"), "{body}");
 }
