@@ -5,7 +5,7 @@ use apimachinery::field::{ErrorList, Path};
 use apimachinery::selector::Selector;
 use apimachinery::{Doc, GroupVersion, Ref, k};
 
-use crate::core::{pod_defaults, pod_validation};
+use crate::core::{pod_defaults, pod_validation, pod_warnings};
 use crate::generic;
 use crate::kind::*;
 use crate::print::{self, AGE, NAME};
@@ -50,6 +50,21 @@ pub(crate) fn defaults(doc: &mut Doc) {
     let mut spec = doc.edit().at(k::SPEC);
     spec.set_default(k::REPLICAS, 1);
     pod_defaults::template(spec);
+}
+
+/// What is told of a new template: of every new object's, and where the spec changed.
+pub(crate) fn warnings(op: &Op<'_>, new: &Doc, old: Option<&Doc>) -> Vec<String> {
+    let generation = |o: &Doc| o.get(k::METADATA).get(k::GENERATION).i64();
+    if !op.subresource.is_empty() || old.is_some_and(|old| generation(old) == generation(new)) {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    if old.is_none() {
+        out.extend(pod_warnings::name(new.get(k::METADATA).get(k::NAME).str(), "Pod names and hostnames"));
+    }
+    let template = new.get(k::SPEC).get(k::TEMPLATE);
+    out.extend(pod_warnings::pod(template, Some(&Path::new("spec").child("template"))));
+    out
 }
 
 /// How a kind's `spec.selector` looks.

@@ -129,6 +129,10 @@ impl Strategy for Deployment {
         }
     }
 
+    fn warnings(&self, op: &Op<'_>, new: &Doc, old: Option<&Doc>) -> Vec<String> {
+        workload::warnings(op, new, old)
+    }
+
     fn generation(&self) -> Generation {
         Generation::SpecAndAnnotations
     }

@@ -55,6 +55,10 @@ impl Strategy for ReplicaSet {
         }
     }
 
+    fn warnings(&self, op: &Op<'_>, new: &Doc, old: Option<&Doc>) -> Vec<String> {
+        workload::warnings(op, new, old)
+    }
+
     fn generation(&self) -> Generation {
         Generation::Spec
     }

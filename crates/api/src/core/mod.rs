@@ -13,6 +13,7 @@ mod pod_print;
 mod pod_template;
 mod pod_update;
 pub(crate) mod pod_validation;
+pub(crate) mod pod_warnings;
 mod replication_controller;
 mod resource_quota;
 pub(crate) mod resources;

@@ -9,7 +9,7 @@ use apimachinery::quantity::Quantity;
 use apimachinery::{Doc, Edit, GroupVersion, Ref, doc, k};
 
 use crate::core::pod_defaults::{self, each};
-use crate::core::{pod_print, pod_update, pod_validation, resources};
+use crate::core::{pod_print, pod_update, pod_validation, pod_warnings, resources};
 use crate::kind::*;
 
 /// Pods.
@@ -81,6 +81,15 @@ impl Strategy for Pod {
                 "message": "Scheduling is blocked due to non-empty scheduling gates" }));
         }
         new.edit().set(k::STATUS, status);
+    }
+
+    /// Only of new pods, as upstream: people do not change pods.
+    fn warnings(&self, _op: &Op<'_>, new: &Doc, old: Option<&Doc>) -> Vec<String> {
+        if old.is_some() {
+            return Vec::new();
+        }
+        let name = pod_warnings::name(new.get(k::METADATA).get(k::NAME).str(), "the Pod's hostname");
+        name.into_iter().chain(pod_warnings::pod(new.root(), None)).collect()
     }
 
     fn validate(&self, op: &Op<'_>, new: &Doc, old: Option<&Doc>, errs: &mut ErrorList) {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::{Doc, k};
 
-use crate::core::pod_defaults;
+use crate::core::{pod_defaults, pod_warnings};
 use crate::kind::*;
 use crate::print::{NAME, container_images, container_names, label_map};
 use crate::workload;
@@ -36,6 +36,14 @@ struct PodTemplate;
 impl Strategy for PodTemplate {
     fn validate(&self, _op: &Op<'_>, new: &Doc, _old: Option<&Doc>, errs: &mut ErrorList) {
         workload::template(errs, new.get(k::TEMPLATE), &Path::new("template"));
+    }
+
+    fn warnings(&self, _op: &Op<'_>, new: &Doc, old: Option<&Doc>) -> Vec<String> {
+        let generation = |o: &Doc| o.get(k::METADATA).get(k::GENERATION).i64();
+        match old {
+            Some(old) if generation(old) == generation(new) => Vec::new(),
+            _ => pod_warnings::pod(new.get(k::TEMPLATE), Some(&Path::new("template"))),
+        }
     }
 
     fn generation(&self) -> Generation {

@@ -47,6 +47,10 @@ impl Strategy for ReplicationController {
         selector_and_template(errs, spec, &at, SelectorForm::Map, "ReplicationController");
     }
 
+    fn warnings(&self, op: &Op<'_>, new: &Doc, old: Option<&Doc>) -> Vec<String> {
+        workload::warnings(op, new, old)
+    }
+
     fn generation(&self) -> Generation {
         Generation::Spec
     }
