@@ -261,6 +261,17 @@ pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     (length <= if address.is_ipv4() { 32 } else { 128 }).then_some((address, length))
 }
 
+/// Whether an address lies in a network, given as [`parse_cidr`] gives it.
+pub fn cidr_contains((start, length): (IpAddr, u8), address: IpAddr) -> bool {
+    let number = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => (u128::from(u32::from(ip)), 32),
+        IpAddr::V6(ip) => (u128::from(ip), 128u32),
+    };
+    let ((start, bits), (address, same)) = (number(start), number(address));
+    let rest = bits.saturating_sub(u32::from(length));
+    bits == same && (rest == 128 || start >> rest == address >> rest)
+}
+
 /// A network in CIDR notation.
 pub fn cidr(text: &str) -> Vec<String> {
     if parse_cidr(text).is_some() {

@@ -361,9 +361,13 @@ pub const POLICIES: &[Policy] = &[
     },
 ];
 
-/// The users' roles that are sums of others: name, and the labels taken in.
-pub const AGGREGATES: &[(&str, &[&str])] =
-    &[("admin", &["admin", "edit", "view"]), ("edit", &["edit", "view"]), ("view", &["view"])];
+/// The users' roles that are sums of others: name, the role that takes it in, and the parts that its rules come from
+/// in the order of the roles' names.
+pub const AGGREGATES: &[(&str, &str, &[&str])] = &[
+    ("admin", "", &["edit", "view", "admin"]),
+    ("edit", "admin", &["edit", "view"]),
+    ("view", "edit", &["view"]),
+];
 
 fn rule(rule: &Rule) -> Doc {
     let Rule(verbs, groups, resources) = rule;
@@ -387,31 +391,32 @@ pub fn cluster_roles() -> Vec<Doc> {
         .map(|policy| {
             let mut role = meta("ClusterRole", policy.name);
             if !policy.aggregate_to.is_empty() {
-                let label = format!("rbac.authorization.k8s.io/aggregate-to-{}", policy.aggregate_to);
-                role.edit().at(k::METADATA).at(k::LABELS).set(label, "true");
+                role.edit().at(k::METADATA).at(k::LABELS).set(aggregate_to(policy.aggregate_to), "true");
             }
             role.edit().set(k::RULES, policy.rules.iter().map(rule).collect::<Vec<_>>());
             role
         })
         .collect();
-    out.extend(AGGREGATES.iter().map(|(name, parts)| aggregated(name, parts)));
+    out.extend(AGGREGATES.iter().map(|(name, into, parts)| aggregated(name, into, parts)));
     out
 }
 
+fn aggregate_to(role: &str) -> String {
+    format!("rbac.authorization.k8s.io/aggregate-to-{role}")
+}
+
 /// A role whose rules are those of others; written out here too, so that it holds from the first moment.
-fn aggregated(name: &str, parts: &[&str]) -> Doc {
+fn aggregated(name: &str, into: &str, parts: &[&str]) -> Doc {
     let mut role = meta("ClusterRole", name);
-    // `admin` is taken in as a whole by its label upstream; the sums below are the same rules.
-    let selectors: Vec<Doc> = parts
-        .iter()
-        .map(|part| {
-            let mut labels = Doc::object();
-            labels.edit().set(format!("rbac.authorization.k8s.io/aggregate-to-{part}"), "true");
-            doc_with(k::MATCH_LABELS, labels)
-        })
-        .collect();
+    if !into.is_empty() {
+        role.edit().at(k::METADATA).at(k::LABELS).set(aggregate_to(into), "true");
+    }
+    let mut labels = Doc::object();
+    labels.edit().set(aggregate_to(name), "true");
+    let selectors = vec![doc_with(k::MATCH_LABELS, labels)];
     role.edit().at(k::AGGREGATION_RULE).set(k::CLUSTER_ROLE_SELECTORS, selectors);
-    let rules = POLICIES.iter().filter(|p| parts.contains(&p.aggregate_to)).flat_map(|p| p.rules).map(rule);
+    let sources = parts.iter().flat_map(|part| POLICIES.iter().filter(move |p| p.aggregate_to == *part));
+    let rules = sources.flat_map(|p| p.rules).map(rule);
     role.edit().set(k::RULES, rules.collect::<Vec<_>>());
     role
 }

@@ -25,6 +25,8 @@ resources! {
     REPLICA_SETS = "apps", "v1", "replicasets";
     LEASES = "coordination.k8s.io", "v1", "leases";
     ENDPOINT_SLICES = "discovery.k8s.io", "v1", "endpointslices";
+    IP_ADDRESSES = "networking.k8s.io", "v1", "ipaddresses";
+    SERVICE_CIDRS = "networking.k8s.io", "v1", "servicecidrs";
     CLUSTER_ROLES = "rbac.authorization.k8s.io", "v1", "clusterroles";
     CLUSTER_ROLE_BINDINGS = "rbac.authorization.k8s.io", "v1", "clusterrolebindings";
     ROLES = "rbac.authorization.k8s.io", "v1", "roles";

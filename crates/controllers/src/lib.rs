@@ -4,6 +4,7 @@
 //! execute. Upstream: pkg/controller, cmd/kube-controller-manager.
 
 mod apiserver_endpoints;
+mod clusterroleaggregation;
 mod deployment;
 mod endpoints;
 mod endpointslice;
@@ -18,6 +19,7 @@ mod replicaset;
 mod resourcequota;
 mod root_ca;
 mod serviceaccount;
+mod servicecidrs;
 
 pub use manager::{Controller, Manager, Settings, roles};
 
@@ -27,6 +29,8 @@ pub const ALL: &[Controller] = &[
     namespace::NAMESPACE,
     serviceaccount::SERVICE_ACCOUNT,
     root_ca::ROOT_CA,
+    clusterroleaggregation::CLUSTER_ROLE_AGGREGATION,
+    servicecidrs::SERVICE_CIDRS_CONTROLLER,
     node_ipam::NODE_IPAM,
     node_lifecycle::NODE_LIFECYCLE,
     resourcequota::RESOURCE_QUOTA,

@@ -100,6 +100,8 @@ pub struct Settings {
     pub root_ca: String,
     /// Pod ranges, one per family.
     pub cluster_cidrs: Vec<String>,
+    /// The ranges of Services' addresses, the cluster's first family first.
+    pub service_cidrs: Vec<String>,
     /// Where the API servers are reached from pods.
     pub api_addresses: Vec<IpAddr>,
     /// The API servers' port.

@@ -11,7 +11,8 @@ use apiserver::registry::allocate::Pools;
 use apiserver::{Api, Cacher, Kinds, LocalTransport, admission, authorization, filters};
 use client::gvr::{
     CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, NAMESPACES,
-    NODES, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, SERVICES,
+    NODES, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, SERVICE_CIDRS,
+    SERVICES,
 };
 use client::reflector::{self, Selection};
 use client::{Client, DeleteOptions, PatchType, WorkQueue};
@@ -80,6 +81,7 @@ async fn start() -> World {
     let settings = Settings {
         root_ca: "-----BEGIN CERTIFICATE-----".into(),
         cluster_cidrs: vec!["10.244.0.0/16".into()],
+        service_cidrs: vec!["10.96.0.0/16".into()],
         api_addresses: vec!["192.0.2.1".parse().unwrap()],
         api_port: 6443,
         service_ips: vec!["10.96.0.1".parse().unwrap()],
@@ -143,7 +145,8 @@ impl World {
 
     /// Waits until the objects of a kind are as `test` says.
     async fn until(&self, what: &str, gvr: Gvr, test: impl Fn(&[Doc]) -> bool) {
-        let resource = self.client.namespaced(gvr.clone(), NS);
+        let namespaced = kinds().iter().any(|kind| kind.gvr == gvr && kind.namespaced);
+        let resource = self.client.namespaced(gvr, if namespaced { NS } else { "" });
         let (cache, _fresh) = reflector::start(resource, Selection::default(), vec![]);
         let docs = |c: &client::SharedCache| c.list().iter().map(|s| s.doc()).collect::<Vec<_>>();
         let held = cache.wait_until(|c| c.is_synced() && test(&docs(c)));
@@ -351,6 +354,55 @@ async fn deletion_takes_everything(w: &World) {
     }
     assert!(w.list(PODS).await.is_empty());
     assert!(w.list(ENDPOINT_SLICES).await.is_empty());
+}
+
+#[test]
+fn sums_of_roles_and_ranges_of_services_are_kept() {
+    base::sim::run(5, async {
+        let w = start().await;
+        let role = |name: &str, label: &str, rest: Doc| {
+            let mut role = doc!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+                "metadata": { "name": name, "labels": { label: "true" } } });
+            for (key, value) in rest.root().entries() {
+                role.edit().set(key, value);
+            }
+            role
+        };
+        let of = |label: &str| doc!({ "aggregationRule": { "clusterRoleSelectors": [{ "matchLabels": { label: "true" } }] } });
+        let rule = |resource: &str| doc!({ "rules": [{ "apiGroups": [""], "resources": [resource], "verbs": ["get"] }] });
+        for role in [
+            role("sum", "none", of("up")),
+            role("inner", "up", of("in")),
+            role("a", "in", rule("pods")),
+            role("b", "in", rule("secrets")),
+        ] {
+            w.client.resource(CLUSTER_ROLES).create(role).await.unwrap();
+        }
+        w.until("the sum of a sum", CLUSTER_ROLES, |all| {
+            let sum = all.iter().find(|role| role.root().find("metadata.name").str() == "sum");
+            sum.is_some_and(|sum| sum.get(k::RULES).len() == 2)
+        })
+        .await;
+        let is = |all: &[Doc], name: &str, status: &str| {
+            let found = all.iter().find(|range| range.root().find("metadata.name").str() == name);
+            found.is_some_and(|range| {
+                range.root().find("status.conditions").item(0).get(k::STATUS).str() == status
+                    && range.root().find("metadata.finalizers").len() == 1
+            })
+        };
+        let more = doc!({ "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": { "name": "more" },
+            "spec": { "cidrs": ["10.97.0.0/24"] } });
+        w.client.resource(SERVICE_CIDRS).create(more).await.unwrap();
+        w.until("both ready", SERVICE_CIDRS, |all| is(all, "kubernetes", "True") && is(all, "more", "True"))
+            .await;
+        let service = doc!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "there" },
+            "spec": { "clusterIP": "10.97.0.7", "ports": [{ "port": 80 }] } });
+        w.client.namespaced(SERVICES, "default").create(service).await.unwrap();
+        w.client.resource(SERVICE_CIDRS).delete("more", DeleteOptions::default()).await.unwrap();
+        w.until("it waits for its address", SERVICE_CIDRS, |all| is(all, "more", "False")).await;
+        w.client.namespaced(SERVICES, "default").delete("there", DeleteOptions::default()).await.unwrap();
+        w.until("it is gone", SERVICE_CIDRS, |all| all.len() == 1).await;
+    });
 }
 
 #[test]

@@ -331,6 +331,7 @@ fn settings(api: &Api, trust: &Trust, cluster: &Cluster) -> anyhow::Result<Setti
     Ok(Settings {
         root_ca: trust.servers.clone(),
         cluster_cidrs: cluster.cluster_cidr.clone(),
+        service_cidrs: cluster.service_cidr.clone(),
         api_addresses: vec![cluster.address()],
         api_port: cluster.bind_address.port(),
         service_ips: cluster.service_address(1)?,

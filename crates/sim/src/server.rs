@@ -54,6 +54,7 @@ pub fn settings() -> Settings {
     Settings {
         root_ca: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(),
         cluster_cidrs: vec!["10.244.0.0/16".into()],
+        service_cidrs: vec!["10.96.0.0/16".into()],
         api_addresses: vec![[192, 0, 2, 100].into()],
         api_port: 6443,
         service_ips: vec![[10, 96, 0, 1].into()],

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use api::Allocations;
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::gvk::GroupResource;
+use apimachinery::validation::{cidr_contains, parse_cidr};
 use apimachinery::{Doc, Ref, Status, doc, k};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,6 +20,7 @@ use crate::cacher::Lister;
 use crate::endpoints::Request;
 
 const ADDRESSES: GroupResource = GroupResource::new("networking.k8s.io", "ipaddresses");
+const RANGES: GroupResource = GroupResource::new("networking.k8s.io", "servicecidrs");
 const PORTS_KEY: &str = "/registry/ranges/servicenodeports";
 /// Addresses at the low end that are handed out only when asked for: at most this many, and a sixteenth of the range.
 const STATIC_MAX: u128 = 256;
@@ -27,7 +29,7 @@ const STATIC_MIN: u128 = 16;
 /// What there is to hand out.
 #[derive(Clone, Debug)]
 pub struct Pools {
-    /// Ranges of cluster addresses, by family, the cluster's first family first.
+    /// Ranges of cluster addresses, by family, the cluster's first family first. Those of ServiceCIDRs come after them.
     pub service_ranges: Vec<(IpAddr, u8)>,
     /// The first and the last node port.
     pub node_ports: (u16, u16),
@@ -164,18 +166,19 @@ fn choose(
         Some(ip) => ip.is_ipv6() == start.is_ipv6(),
         None => family.is_empty() || family_of(*start) == family,
     };
-    let Some(range) = request.api.pools.service_ranges.iter().find(|(start, _)| fits(start)) else {
+    let ranges: Vec<(IpAddr, u8)> = ranges(request).into_iter().filter(|(start, _)| fits(start)).collect();
+    if ranges.is_empty() {
         errors.invalid(&spec.child("ipFamilies").index(index), family, "not configured on this cluster");
         return Ok(None);
-    };
+    }
     if asked.is_empty() {
-        let free = pick(request, *range, given);
+        let free = ranges.iter().find_map(|range| pick(request, *range, given));
         let free = free.ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
         return Ok(Some(free.to_string()));
     }
     let why = match ip {
         None => "must be a valid IP address".to_owned(),
-        Some(ip) if !contains(*range, ip) => {
+        Some(ip) if !ranges.iter().any(|range| cidr_contains(*range, ip)) => {
             format!("failed to allocate IP {asked}: the provided network does not match the current range")
         }
         Some(ip) if request.api.cacher.get(&ADDRESSES, "", &ip.to_string()).is_some() => {
@@ -185,6 +188,22 @@ fn choose(
     };
     errors.invalid(&spec.child("clusterIPs").index(index), asked, &why);
     Ok(None)
+}
+
+/// The ranges of the cluster's flags, then those of the ServiceCIDRs that are ready and stay.
+fn ranges(request: &Request) -> Vec<(IpAddr, u8)> {
+    let mut out = request.api.pools.service_ranges.clone();
+    for item in request.api.cacher.list(&RANGES, "") {
+        let object = item.doc();
+        let ready = |c: Ref<'_>| (c.get(k::TYPE).str(), c.get(k::STATUS).str()) == ("Ready", "True");
+        if !object.get(k::METADATA).get(k::DELETION_TIMESTAMP).is_set()
+            && object.get(k::STATUS).get(k::CONDITIONS).items().any(ready)
+        {
+            let own = object.get(k::SPEC).get(k::CIDRS).items().filter_map(|cidr| parse_cidr(cidr.str()));
+            out.extend(own.filter(|range| !request.api.pools.service_ranges.contains(range)));
+        }
+    }
+    out
 }
 
 fn family_of(ip: IpAddr) -> &'static str {
@@ -203,7 +222,7 @@ fn families(
     if all.len() != 1 || !matches!(policy, "PreferDualStack" | "RequireDualStack") {
         return all;
     }
-    let ranges = &request.api.pools.service_ranges;
+    let ranges = ranges(request);
     let first = match &*all[0].0 {
         "" => ranges.first().map_or("IPv4", |(start, _)| family_of(*start)).to_owned(),
         family => family.to_owned(),
@@ -250,11 +269,6 @@ fn number(ip: IpAddr) -> u128 {
 
 fn bits(start: IpAddr, prefix: u8) -> u32 {
     u32::from(if start.is_ipv6() { 128u8 } else { 32 }.saturating_sub(prefix))
-}
-
-fn contains((start, prefix): (IpAddr, u8), ip: IpAddr) -> bool {
-    let bits = bits(start, prefix);
-    ip.is_ipv6() == start.is_ipv6() && (bits >= 128 || number(ip) >> bits == number(start) >> bits)
 }
 
 /// A free address: from a random place in the upper part on, then in the lower part.
