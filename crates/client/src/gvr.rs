@@ -27,6 +27,7 @@ resources! {
     ENDPOINT_SLICES = "discovery.k8s.io", "v1", "endpointslices";
     IP_ADDRESSES = "networking.k8s.io", "v1", "ipaddresses";
     SERVICE_CIDRS = "networking.k8s.io", "v1", "servicecidrs";
+    RUNTIME_CLASSES = "node.k8s.io", "v1", "runtimeclasses";
     CLUSTER_ROLES = "rbac.authorization.k8s.io", "v1", "clusterroles";
     CLUSTER_ROLE_BINDINGS = "rbac.authorization.k8s.io", "v1", "clusterrolebindings";
     ROLES = "rbac.authorization.k8s.io", "v1", "roles";

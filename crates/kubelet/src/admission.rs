@@ -9,7 +9,7 @@ use apimachinery::schema::views::{NodeSelectorRequirement, NodeSelectorTerm, Pod
 use apimachinery::{Ref, k};
 
 use crate::refused;
-use crate::worker::{End, Role, container_specs};
+use crate::worker::{End, Resize, Role, container_specs};
 
 /// Resources by name.
 pub type Resources = BTreeMap<String, Quantity>;
@@ -62,33 +62,38 @@ pub fn admit(pod: Ref<'_>, node: Ref<'_>, allocatable: &Resources, others: &[Ref
             format!("Node didn't have enough resource: pods, requested: 1, used: {count}, capacity: {limit}"),
         );
     }
-    let mut used = Resources::new();
-    others.iter().for_each(|p| add(&mut used, &pod_requests(*p)));
-    for (name, want) in pod_requests(pod) {
-        let used = used.get(&name).copied().unwrap_or(Quantity::ZERO);
-        let have = allocatable.get(&name).copied().unwrap_or(Quantity::ZERO);
-        if !want.is_zero() && used.add(want) > have {
-            let n = |q: Quantity| if name == "cpu" { q.milli_value() } else { q.value() };
-            let (want, used, have) = (n(want), n(used), n(have));
-            let message = format!(
-                "Node didn't have enough resource: {name}, requested: {want}, used: {used}, capacity: {have}"
-            );
-            return refuse(&format!("OutOf{name}"), message);
-        }
+    if let Some((name, message)) = lacks(&pod_requests(pod), allocatable, others) {
+        return refuse(&format!("OutOf{name}"), message);
     }
     Ok(())
 }
 
-/// What a pod asks for: its containers and sidecars together, or an init container beside the sidecars before it.
+/// What a pod asks for: its containers and sidecars together, or an init container beside the sidecars before it; what
+/// it says for itself as a whole comes first; and its overhead.
 pub fn pod_requests(pod: Ref<'_>) -> Resources {
+    amounts(pod, k::REQUESTS)
+}
+
+/// What a pod may use of those resources that all of its containers, or it as a whole, limit.
+pub fn pod_limits(pod: Ref<'_>) -> Resources {
+    let whole = amounts_of(pod.get(k::SPEC).get(k::RESOURCES), k::LIMITS);
+    let lasting: Vec<Resources> = container_specs(pod)
+        .filter(|(role, _)| *role != Role::Ephemeral)
+        .map(|(_, c)| amounts_of(c.get(k::RESOURCES), k::LIMITS))
+        .collect();
+    let mut out = amounts(pod, k::LIMITS);
+    out.retain(|name, _| whole.contains_key(name) || lasting.iter().all(|c| c.contains_key(name)));
+    out
+}
+
+fn amounts_of(resources: Ref<'_>, list: apimachinery::Key) -> Resources {
+    let parsed = |(name, q): (&str, Ref<'_>)| Some((name.to_owned(), Quantity::parse(q.str()).ok()?));
+    resources.get(list).entries().filter_map(parsed).filter(|(_, q)| !q.is_zero()).collect()
+}
+
+fn amounts(pod: Ref<'_>, list: apimachinery::Key) -> Resources {
     let spec = pod.get(k::SPEC);
-    let of = |c: Ref<'_>| -> Resources {
-        let requests = c.get(k::RESOURCES).get(k::REQUESTS);
-        requests
-            .entries()
-            .filter_map(|(name, q)| Some((name.to_owned(), Quantity::parse(q.str()).ok()?)))
-            .collect()
-    };
+    let of = |c: Ref<'_>| amounts_of(c.get(k::RESOURCES), list);
     let (mut sidecars, mut peak) = (Resources::new(), Resources::new());
     for c in spec.get(k::INIT_CONTAINERS).items() {
         let mut here = sidecars.clone();
@@ -101,7 +106,49 @@ pub fn pod_requests(pod: Ref<'_>) -> Resources {
     let mut sum = sidecars;
     spec.get(k::CONTAINERS).items().for_each(|c| add(&mut sum, &of(c)));
     max(&mut sum, &peak);
+    sum.extend(amounts_of(spec.get(k::RESOURCES), list));
+    let parsed = |(name, q): (&str, Ref<'_>)| Some((name.to_owned(), Quantity::parse(q.str()).ok()?));
+    let mut overhead: Resources = spec.get(k::OVERHEAD).entries().filter_map(parsed).collect();
+    if list == k::LIMITS {
+        overhead.retain(|name, _| sum.contains_key(name));
+    }
+    add(&mut sum, &overhead);
     sum
+}
+
+/// Whether the node has room for what a running pod wants to have.
+pub fn room(pod: Ref<'_>, allocatable: &Resources, others: &[Ref<'_>]) -> Option<Resize> {
+    let wants = pod_requests(pod);
+    let n = |name: &str, q: Quantity| if name == "cpu" { q.milli_value() } else { q.value() };
+    for (name, want) in &wants {
+        let have = allocatable.get(name).copied().unwrap_or(Quantity::ZERO);
+        if *want > have {
+            let (want, have) = (n(name, *want), n(name, have));
+            return Some(Resize::Infeasible(format!(
+                "Node didn't have enough capacity: {name}, requested: {want}, capacity: {have}"
+            )));
+        }
+    }
+    lacks(&wants, allocatable, others).map(|(_, message)| Resize::Deferred(message))
+}
+
+/// The first resource that others leave too little of, with words.
+fn lacks(wants: &Resources, allocatable: &Resources, others: &[Ref<'_>]) -> Option<(String, String)> {
+    let mut used = Resources::new();
+    others.iter().for_each(|p| add(&mut used, &pod_requests(*p)));
+    wants.iter().find_map(|(name, want)| {
+        let used = used.get(name).copied().unwrap_or(Quantity::ZERO);
+        let have = allocatable.get(name).copied().unwrap_or(Quantity::ZERO);
+        if want.is_zero() || used.add(*want) <= have {
+            return None;
+        }
+        let n = |q: Quantity| if name == "cpu" { q.milli_value() } else { q.value() };
+        let (want, used, have) = (n(*want), n(used), n(have));
+        let message = format!(
+            "Node didn't have enough resource: {name}, requested: {want}, used: {used}, capacity: {have}"
+        );
+        Some((name.clone(), message))
+    })
 }
 
 fn add(to: &mut Resources, more: &Resources) {
@@ -239,6 +286,38 @@ mod tests {
         assert_eq!(reason(&pod("500m"), &[&pod("500m")]), "");
         assert_eq!(reason(&pod("501m"), &[&pod("500m")]), "OutOfcpu");
         assert_eq!(reason(&pod("0"), &[&pod("0"), &pod("0"), &pod("0")]), "OutOfpods");
+    }
+
+    #[test]
+    fn what_a_pod_wants_and_may_use() {
+        let text = |r: Resources| r.iter().map(|(n, q)| format!("{n}={q}")).collect::<Vec<_>>().join(" ");
+        let pod = doc!({ "spec": { "overhead": { "cpu": "10m" },
+            "initContainers": [{ "resources": { "requests": { "memory": "1Gi" }, "limits": { "cpu": "1" } } }],
+            "containers": [{ "resources": { "requests": { "cpu": "1" }, "limits": { "cpu": "2", "memory": "1Mi" } } },
+                { "resources": { "limits": { "cpu": "1" } } }] } });
+        assert_eq!(text(pod_requests(pod.root())), "cpu=1010m memory=1Gi");
+        assert_eq!(text(pod_limits(pod.root())), "cpu=3010m", "not all limit memory");
+        let mut whole = pod.clone();
+        let own = doc!({ "requests": { "cpu": "2" }, "limits": { "memory": "8Mi" } });
+        whole.edit().at(k::SPEC).set(k::RESOURCES, own);
+        assert_eq!(text(pod_requests(whole.root())), "cpu=2010m memory=1Gi");
+        assert_eq!(text(pod_limits(whole.root())), "cpu=3010m memory=8Mi");
+        let node: Resources = [
+            ("cpu".to_owned(), Quantity::parse("2").unwrap()),
+            ("memory".to_owned(), Quantity::parse("4Gi").unwrap()),
+        ]
+        .into();
+        let asks = |cpu: &str, others: &[Ref<'_>]| {
+            let mut pod = pod.clone();
+            let c = pod.edit().at(k::SPEC).at(k::CONTAINERS).item(0).expect("one");
+            c.at(k::RESOURCES).at(k::REQUESTS).set("cpu", cpu);
+            room(pod.root(), &node, others)
+        };
+        assert_eq!(asks("1", &[]), None);
+        let words = "Node didn't have enough resource: cpu, requested: 1010, used: 1010, capacity: 2000";
+        assert_eq!(asks("1", &[pod.root()]), Some(Resize::Deferred(words.into())));
+        let words = "Node didn't have enough capacity: cpu, requested: 3010, capacity: 2000";
+        assert_eq!(asks("3", &[]), Some(Resize::Infeasible(words.into())));
     }
 
     #[test]

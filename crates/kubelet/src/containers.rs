@@ -15,6 +15,7 @@ use runtime::{
     NamespaceOption, PodSandboxConfig, PodSandboxMetadata, SecurityProfile,
 };
 
+use crate::admission::{Resources, pod_limits, pod_requests};
 use crate::config::Config;
 use crate::doors::HostPort;
 use crate::env;
@@ -57,6 +58,10 @@ pub fn qos(pod: Ref<'_>) -> &'static str {
     let spec = pod.get(k::SPEC);
     let containers: Vec<Ref<'_>> =
         spec.get(k::INIT_CONTAINERS).items().chain(spec.get(k::CONTAINERS).items()).collect();
+    // What a pod says of itself as a whole decides alone.
+    let whole = spec.get(k::RESOURCES);
+    let whole = whole.get(k::LIMITS).is_set() || whole.get(k::REQUESTS).is_set();
+    let containers = if whole { vec![spec] } else { containers };
     let amount = |c: &Ref<'_>, list: apimachinery::Key, name: &str| {
         Quantity::parse(c.get(k::RESOURCES).get(list).get(name).str()).ok().filter(|q| !q.is_zero())
     };
@@ -86,15 +91,19 @@ pub fn cgroup(pod: Ref<'_>) -> String {
     }
 }
 
-/// Limits of a container; `memory` is the machine's.
+/// Limits of a container; `memory` is the machine's. What it does not limit itself, the pod as a whole may.
 pub fn resources(pod: Ref<'_>, container: Ref<'_>, memory: i64) -> LinuxContainerResources {
-    let amount = |list: apimachinery::Key, name: &str| {
-        Quantity::parse(container.get(k::RESOURCES).get(list).get(name).str()).ok().filter(|q| !q.is_zero())
+    let of = |resources: Ref<'_>, list: apimachinery::Key, name: &str| {
+        Quantity::parse(resources.get(list).get(name).str()).ok().filter(|q| !q.is_zero())
     };
-    let limit = amount(k::LIMITS, "cpu").map(Quantity::milli_value);
-    let request = amount(k::REQUESTS, "cpu").map(Quantity::milli_value).or(limit).unwrap_or(0);
-    let memory_limit = amount(k::LIMITS, "memory").map(Quantity::value);
-    let memory_request = amount(k::REQUESTS, "memory").map(Quantity::value).or(memory_limit).unwrap_or(0);
+    let amount = |list: apimachinery::Key, name: &str| of(container.get(k::RESOURCES), list, name);
+    let whole = |name: &str| of(pod.get(k::SPEC).get(k::RESOURCES), k::LIMITS, name);
+    let own = amount(k::LIMITS, "cpu").map(Quantity::milli_value);
+    let limit = own.or(whole("cpu").map(Quantity::milli_value));
+    let request = amount(k::REQUESTS, "cpu").map(Quantity::milli_value).or(own).unwrap_or(0);
+    let own_memory = amount(k::LIMITS, "memory").map(Quantity::value);
+    let memory_limit = own_memory.or(whole("memory").map(Quantity::value));
+    let memory_request = amount(k::REQUESTS, "memory").map(Quantity::value).or(own_memory).unwrap_or(0);
     let oom_score_adj = match qos(pod) {
         "Guaranteed" => -997,
         "BestEffort" => 1000,
@@ -102,13 +111,35 @@ pub fn resources(pod: Ref<'_>, container: Ref<'_>, memory: i64) -> LinuxContaine
             - i64::try_from(1000 * i128::from(memory_request) / i128::from(memory.max(1))).unwrap_or(1000))
         .clamp(3, 999),
     };
+    let oom_score_adj = i32::try_from(oom_score_adj).unwrap_or(1000);
+    LinuxContainerResources { oom_score_adj, ..limits(request, limit, memory_limit) }
+}
+
+/// Limits of all containers together.
+pub fn pod_resources(pod: Ref<'_>) -> LinuxContainerResources {
+    let (requests, limits_of) = (pod_requests(pod), pod_limits(pod));
+    let cpu = |from: &Resources| from.get("cpu").map(|q| q.milli_value());
+    let limit = cpu(&limits_of);
+    limits(cpu(&requests).or(limit).unwrap_or(0), limit, limits_of.get("memory").map(|q| q.value()))
+}
+
+fn limits(request: i64, limit: Option<i64>, memory: Option<i64>) -> LinuxContainerResources {
     LinuxContainerResources {
         cpu_shares: u64::try_from((request * SHARES_CPU / 1000).max(SHARES_MIN)).unwrap_or(0),
         cpu_quota: limit.map_or(0, |milli| (milli * PERIOD / 1000).max(QUOTA_MIN)),
         cpu_period: limit.map_or(0, |_| u64::try_from(PERIOD).unwrap_or(0)),
-        memory_limit_in_bytes: memory_limit.unwrap_or(0),
-        pids_limit: 0,
-        oom_score_adj: i32::try_from(oom_score_adj).unwrap_or(1000),
+        memory_limit_in_bytes: memory.unwrap_or(0),
+        ..LinuxContainerResources::default()
+    }
+}
+
+/// Limits for a run that has some already: what is not limited any more says so.
+pub fn changed(limits: LinuxContainerResources) -> LinuxContainerResources {
+    let none = |value: i64| if value == 0 { -1 } else { value };
+    LinuxContainerResources {
+        cpu_quota: none(limits.cpu_quota),
+        memory_limit_in_bytes: none(limits.memory_limit_in_bytes),
+        ..limits
     }
 }
 
@@ -163,7 +194,12 @@ pub fn sandbox(config: &Config, pod: Pod<'_>, attempt: u32) -> PodSandboxConfig 
             .iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
-        linux: LinuxPodSandboxConfig { cgroup_parent: cgroup(pod.0), namespace_options, sysctls },
+        linux: LinuxPodSandboxConfig {
+            cgroup_parent: cgroup(pod.0),
+            namespace_options,
+            sysctls,
+            resources: pod_resources(pod.0),
+        },
     }
 }
 

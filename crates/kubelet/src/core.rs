@@ -11,15 +11,16 @@ use base::time::Timestamp;
 use base::watch;
 use client::{Client, EventRecorder, EventType, ObjectRef, SharedCache};
 
-use crate::admission::Resources;
+use crate::admission::{self, Resources};
 use crate::config::Config;
 use crate::doors::Doors;
 use crate::env;
 use crate::fields::Facts;
+use crate::kubelet::Workers;
 use crate::objects::ObjectManager;
 use crate::status::NodeFacts;
 use crate::volumes::{Token, TokenRequest};
-use crate::worker::{Role, container_specs, since};
+use crate::worker::{Resize, Role, Stage, State, container_specs, since};
 
 /// What the workers of a node share.
 pub(crate) struct Core {
@@ -35,6 +36,8 @@ pub(crate) struct Core {
     /// Whether pods' networks can be made.
     pub network: watch::Receiver<bool>,
     pub tokens: Mutex<BTreeMap<(String, TokenRequest), Held>>,
+    /// All pods of the node.
+    pub workers: Workers,
 }
 
 /// A token and when to ask for the next.
@@ -141,6 +144,37 @@ impl Core {
             token: Token { value: status.get(k::TOKEN).str().to_owned() },
             refresh_at: asked + life.mul_f64(0.8),
         })
+    }
+
+    /// Whether the node has room for what a pod wants.
+    pub fn room(&self, state: &State) -> Option<Resize> {
+        let uid = state.object().metadata().uid();
+        let mut others = self.workers.states();
+        others.retain(|s| s.stage != Stage::Done && s.object().metadata().uid() != uid);
+        let others: Vec<Arc<Doc>> = others.iter().map(|s| s.allocated_pod()).collect();
+        let others: Vec<Ref<'_>> = others.iter().map(|pod| pod.root()).collect();
+        admission::room(state.pod.root(), &self.allocatable, &others)
+    }
+
+    /// Whether the engine is one that the pod's RuntimeClass asks for.
+    ///
+    /// # Errors
+    /// In upstream's and containerd's words.
+    pub async fn runtime_class(&self, pod: Pod<'_>) -> Result<(), String> {
+        let Some(name) = pod.spec().runtime_class_name().filter(|name| !name.is_empty()) else {
+            return Ok(());
+        };
+        let found = self.client.resource(client::gvr::RUNTIME_CLASSES).get(name).await;
+        let class = match found {
+            Ok(class) => class.doc(),
+            Err(err) if err.is_not_found() => return Err(format!("RuntimeClass {name:?} not found")),
+            Err(err) => return Err(format!("failed to get RuntimeClass {name:?}: {err}")),
+        };
+        let handler = class.get(k::HANDLER).str();
+        if handler.is_empty() || handler == self.node.runtime {
+            return Ok(());
+        }
+        Err(format!("failed to get sandbox runtime: no runtime for {handler:?} is configured"))
     }
 
     /// Forgets what was kept for a pod.

@@ -90,6 +90,8 @@ pub trait Files: Send + Sync {
     fn link(&self, path: &Path, target: &Path) -> Result<()>;
     /// The names in a directory; none when it is not there.
     fn list(&self, path: &Path) -> Result<Vec<String>>;
+    /// Bytes that a tree takes on the disk.
+    fn usage(&self, path: &Path) -> u64;
     /// Makes the directories of `path` below `base` that are missing, and makes sure that it does not lead out.
     fn sub_path(&self, base: &Path, path: &Path) -> Result<()>;
     /// Makes sure that a path of the host is as `hostPath.type` demands.

@@ -190,6 +190,14 @@ impl Driver {
             Action::StartContainer { index, attempt, image } => {
                 base::task::spawn(async move { c.start(index, attempt, &image).await })
             }
+            Action::AskForRoom => {
+                let answer = self.core.room(&context.state);
+                return context.tell(Event::Room(answer));
+            }
+            Action::ResizeContainer { index, id } => base::task::spawn(async move {
+                let outcome = c.resize(index, &id).await;
+                c.tell(Event::Resized(id, outcome));
+            }),
             Action::RunHook { index, id, kind } => base::task::spawn(async move {
                 let outcome = hooks::run(&c.core, &c.state, index, &id, kind).await;
                 c.tell(Event::Hook { id, kind, outcome });
@@ -397,7 +405,11 @@ impl Context {
         if !self.pod().spec().host_network() {
             self.core.network_ready().await;
         }
-        let config = containers::sandbox(&self.core.config, self.pod(), attempt);
+        if let Err(message) = self.core.runtime_class(self.pod()).await {
+            return self.tell(Event::SandboxFailed(message));
+        }
+        let pod = self.state.allocated_pod();
+        let config = containers::sandbox(&self.core.config, Pod(pod.root()), attempt);
         self.tell(match self.core.doors.runtime.run_pod_sandbox(config).await {
             Ok(id) => Event::SandboxMade(id),
             Err(err) => Event::SandboxFailed(words(&err)),
@@ -429,6 +441,25 @@ impl Context {
     }
 
     // --- containers ---
+
+    /// Gives a run the resources that are allocated to it. The pod as a whole is asked first and last: growing, it must
+    /// have room for its containers; shrinking, they must have left it.
+    async fn resize(&self, index: usize, id: &ContainerId) -> Result<(), String> {
+        let pod = self.state.allocated_pod();
+        let sandbox = self.state.sandbox_id().expect("containers run in a sandbox");
+        let name = &self.state.containers[index].name;
+        let spec = container_specs(pod.root()).find(|(_, c)| c.get(k::NAME).str() == name);
+        let spec = spec.expect("containers are fixed").1;
+        let whole = containers::changed(containers::pod_resources(pod.root()));
+        let own = containers::changed(containers::resources(pod.root(), spec, self.core.memory));
+        let runtime = &self.core.doors.runtime;
+        let first = runtime.update_pod_sandbox_resources(sandbox, whole.clone()).await;
+        runtime.update_container_resources(id, own).await.map_err(|err| words(&err))?;
+        if first.is_err() {
+            runtime.update_pod_sandbox_resources(sandbox, whole).await.map_err(|err| words(&err))?;
+        }
+        Ok(())
+    }
 
     async fn pull(self, index: usize) {
         let spec = self.state.container_spec(index);
@@ -508,14 +539,10 @@ impl Context {
                 .ok();
             return Ok(Event::StartFailed { index, reason: "RunContainerError", message: words(&err), exit });
         }
-        let at = runtime
-            .container_status(&id)
-            .await
-            .ok()
-            .and_then(|s| s.started_at)
-            .unwrap_or_else(base::time::now);
+        let status = runtime.container_status(&id).await.ok();
+        let at = status.as_ref().and_then(|s| s.started_at).unwrap_or_else(base::time::now);
         self.link_log(index, attempt, &id).await;
-        Ok(Event::Started { index, id, image_ref: found.id, at })
+        Ok(Event::Started { index, id, image_ref: found.id, at, user: status.and_then(|s| s.user) })
     }
 
     async fn configure(
@@ -524,13 +551,16 @@ impl Context {
         attempt: u32,
         image: &Image,
     ) -> Result<runtime::ContainerConfig, String> {
-        let spec = self.state.container_spec(index);
+        let pod = self.state.allocated_pod();
+        let name = self.state.containers[index].name.as_str();
+        let spec = container_specs(pod.root()).find(|(_, c)| c.get(k::NAME).str() == name);
+        let spec = Container(spec.expect("containers are fixed").1);
         let namespace = self.pod().metadata().namespace();
         let objects = self.core.objects.fetch(self.uid(), namespace, &crate::env::references(spec.0)).await?;
         let services = self.core.service_variables(self.pod()).await;
         let inputs = Inputs {
             config: &self.core.config,
-            facts: self.core.facts(&self.state.pod, &self.state.ips),
+            facts: self.core.facts(&pod, &self.state.ips),
             objects: &objects,
             services: &services,
             image,

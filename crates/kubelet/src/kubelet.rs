@@ -22,12 +22,13 @@ use crate::config::Config;
 use crate::core::{Core, SharedCore};
 use crate::doors::Doors;
 use crate::driver::{self, Driver, Mailbox, Message, Routed};
+use crate::eviction;
 use crate::node::{self, Health, Network};
 use crate::objects::ObjectManager;
 use crate::refused;
 use crate::status::NodeFacts;
 use crate::volumes::pod_dir;
-use crate::worker::{Event, Exit, Found, Stage, State};
+use crate::worker::{Event, Exit, Found, Resize, Stage, State};
 
 /// The waits between attempts at what must succeed before anything else can.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -90,6 +91,15 @@ impl Workers {
         }
     }
 
+    /// What waits for room asks again.
+    fn tell_of_room(&self) {
+        for worker in self.lock().values() {
+            if matches!(worker.view.borrow().resize, Some(Resize::Deferred(_))) {
+                drop(worker.mailbox.send(Message::Event(Event::RoomFreed)));
+            }
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Worker>> {
         self.0.lock().expect("nobody panics holding it")
     }
@@ -133,6 +143,7 @@ impl Kubelet {
             memory: info.memory,
             network: network_seen,
             tokens: Mutex::default(),
+            workers: workers.clone(),
             client: client.clone(),
             doors: doors.clone(),
             config: config.clone(),
@@ -167,6 +178,7 @@ impl Kubelet {
         self.tasks.push(pods_task);
         let network = self.set_up_network();
         self.tasks.push(network);
+        self.tasks.push(self.watch_usage());
         // Subscribed before listing: nothing that ends in between is missed.
         let mut events = core.doors.runtime.events();
         let sandboxes = retry("list sandboxes", || core.doors.runtime.list_pod_sandboxes()).await;
@@ -182,8 +194,14 @@ impl Kubelet {
         loop {
             base::select! {
                 next = incoming.recv() => match next.expect("this loop holds a sender itself") {
-                    Incoming::Pod { old, new } => self.pod_changed(old, new, &sender),
-                    Incoming::Ended(uid) => drop(self.workers.lock().remove(&uid)),
+                    Incoming::Pod { old, new } => {
+                        self.pod_changed(old, new, &sender);
+                        self.workers.tell_of_room();
+                    }
+                    Incoming::Ended(uid) => {
+                        drop(self.workers.lock().remove(&uid));
+                        self.workers.tell_of_room();
+                    }
                 },
                 event = events.next() => match event {
                     Some(event) => self.runtime_changed(event).await,
@@ -192,6 +210,19 @@ impl Kubelet {
                 },
             }
         }
+    }
+
+    /// Ends pods that take more than they may.
+    fn watch_usage(&self) -> Task<()> {
+        let (core, workers) = (self.core.clone(), self.workers.clone());
+        base::task::spawn(async move {
+            loop {
+                base::time::sleep(eviction::MEASURE_EVERY).await;
+                for (uid, end) in eviction::look(&core, workers.states()).await {
+                    workers.tell(&uid, Message::Event(Event::End(end)));
+                }
+            }
+        })
     }
 
     /// Waits for the node's pod ranges, then makes the network.
@@ -358,9 +389,14 @@ impl Kubelet {
         let node =
             self.node.get("", &self.core.config.node_name).map(|stored| stored.doc()).unwrap_or_default();
         // What has ended holds nothing any more; what is ending still does.
-        let others: Vec<Arc<State>> =
-            self.workers.states().into_iter().filter(|s| s.stage != Stage::Done).collect();
-        let others: Vec<Ref<'_>> = others.iter().map(|s| s.pod.root()).collect();
+        let others: Vec<Arc<Doc>> = self
+            .workers
+            .states()
+            .into_iter()
+            .filter(|s| s.stage != Stage::Done)
+            .map(|s| s.allocated_pod())
+            .collect();
+        let others: Vec<Ref<'_>> = others.iter().map(|pod| pod.root()).collect();
         admission::admit(pod, node.root(), &self.core.allocatable, &others)
     }
 

@@ -13,6 +13,7 @@ mod core;
 pub mod doors;
 mod driver;
 pub mod env;
+pub mod eviction;
 pub mod fields;
 mod hooks;
 pub mod host;

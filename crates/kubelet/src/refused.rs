@@ -18,11 +18,7 @@ use Used::{NotOneOf, Set};
 const POD: &[(&str, Used)] = &[
     ("hostUsers", NotOneOf(&["true"])),
     ("resourceClaims", Set),
-    ("resources", Set),
-    ("runtimeClassName", Set),
-    ("overhead", Set),
     ("os.name", NotOneOf(&["", "linux"])),
-    ("hostnameOverride", Set),
     ("schedulingGroup", Set),
     ("evictionResponders", Set),
     ("securityContext.seLinuxOptions", Set),
@@ -36,7 +32,6 @@ const CONTAINER: &[(&str, Used)] = &[
     ("stdin", Set),
     ("tty", Set),
     ("resources.claims", Set),
-    ("resources.limits.ephemeral-storage", Set),
     ("volumeDevices", Set),
     ("securityContext.seLinuxOptions", Set),
     ("securityContext.windowsOptions", Set),
@@ -93,10 +88,6 @@ pub fn fields(pod: Ref<'_>) -> Vec<String> {
         let other = volume.entries().filter(|(name, value)| !VOLUMES.contains(name) && value.is_set());
         out.extend(other.map(|(name, _)| format!("{at}.{name}")));
         look(volume, &at, VOLUME, &mut out);
-        // In memory the limit is the file system's size; on disk nothing measures it yet.
-        if volume.find("emptyDir.medium").str().is_empty() {
-            look(volume, &at, &[("emptyDir.sizeLimit", Set)], &mut out);
-        }
         for (j, source) in volume.find("projected.sources").items().enumerate() {
             let other = source.entries().filter(|(name, value)| !SOURCES.contains(name) && value.is_set());
             out.extend(other.map(|(name, _)| format!("{at}.projected.sources[{j}].{name}")));

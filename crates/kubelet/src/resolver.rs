@@ -15,6 +15,9 @@ const HOSTNAME_MAX: usize = 63;
 /// The host name, and the full one for pods with a subdomain.
 pub fn hostname(pod: Pod<'_>, domain: &str) -> (String, Option<String>) {
     let (meta, spec) = (pod.metadata(), pod.spec());
+    if let Some(name) = spec.hostname_override().filter(|name| !name.is_empty()) {
+        return (name.to_owned(), None);
+    }
     let mut name = if spec.hostname().is_empty() { meta.name() } else { spec.hostname() }.to_owned();
     if name.len() > HOSTNAME_MAX {
         name.truncate(HOSTNAME_MAX);

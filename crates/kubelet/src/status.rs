@@ -4,10 +4,18 @@
 
 use std::net::IpAddr;
 
+use apimachinery::schema::views::VolumeMount;
 use apimachinery::{Doc, Ref, doc, gotime, k};
 use base::time::Timestamp;
 
-use crate::worker::{Container, Exit, Phase, Role, Sandbox, Stage, State, restarts};
+use crate::worker::{Container, EVICTED, Exit, Phase, Resize, Role, Sandbox, Stage, State, restarts};
+
+/// What the termination messages of a pod's containers have together, in bytes. Source: pkg/kubelet/container.
+const MESSAGES_MAX: usize = 12 << 10;
+/// The condition of a pod that is to go for the node's sake.
+const DISRUPTION: &str = "DisruptionTarget";
+/// Conditions that are there only while they hold.
+const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
 
 /// What the status says of the node.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +75,11 @@ pub fn compute(state: &State, node: &NodeFacts, previous: Ref<'_>, now: Timestam
     out
 }
 
+/// One container's share of what all say at their ends.
+fn message_max(state: &State) -> usize {
+    MESSAGES_MAX / state.containers.len().max(1)
+}
+
 fn never_begun(state: &State) -> bool {
     state.containers.iter().all(|c| matches!(c.phase, Phase::Waiting(_)) && c.last.is_none())
 }
@@ -118,10 +131,11 @@ fn container(state: &State, index: usize, node: &NodeFacts) -> Doc {
         (Phase::Waiting(_) | Phase::Pulling | Phase::Starting, Some(_)) if state.stage == Stage::Done => None,
         (_, last) => last.as_ref(),
     };
+    let most = message_max(state);
     let mut out = doc!({ "name": &c.name });
     let mut edit = out.edit();
     edit.set(k::STATE, state_now);
-    edit.set(k::LAST_STATE, shown_last.map_or_else(Doc::object, |exit| terminated(exit, node)));
+    edit.set(k::LAST_STATE, shown_last.map_or_else(Doc::object, |exit| terminated(exit, node, most)));
     let done_init = c.role == Role::Init && matches!(&c.phase, Phase::Exited(exit) if exit.code == 0);
     edit.set(k::READY, c.ready || done_init);
     edit.set(k::RESTART_COUNT, c.attempt);
@@ -131,12 +145,39 @@ fn container(state: &State, index: usize, node: &NodeFacts) -> Doc {
         edit.set(k::CONTAINER_ID, format!("{}://{id}", node.runtime));
     }
     edit.set(k::STARTED, c.started);
-    edit.set_opt(k::STOP_SIGNAL, state.container_spec(index).lifecycle().stop_signal());
+    let spec = state.container_spec(index);
+    edit.set_opt(k::STOP_SIGNAL, spec.lifecycle().stop_signal());
+    if c.role != Role::Ephemeral {
+        let requests = c.allocated.get(k::REQUESTS);
+        edit.set_opt(k::ALLOCATED_RESOURCES, (!requests.is_empty()).then_some(requests));
+        edit.set(k::RESOURCES, if c.is_running() { c.actual.root() } else { c.allocated.root() });
+    }
+    let mounts: Vec<Doc> = spec.volume_mounts().iter().map(mount).collect();
+    edit.set_opt(k::VOLUME_MOUNTS, (!mounts.is_empty()).then_some(mounts));
+    if let Some(user) = &c.user {
+        let groups: Vec<Doc> = user.supplemental_groups.iter().map(|g| doc!(*g)).collect();
+        let linux = doc!({ "uid": user.uid, "gid": user.gid });
+        let mut at = edit.at(k::USER).at(k::LINUX);
+        at.put(linux);
+        at.set_opt(k::SUPPLEMENTAL_GROUPS, (!groups.is_empty()).then_some(groups));
+    }
+    out
+}
+
+/// A volume mount as it came out.
+fn mount(mount: VolumeMount<'_>) -> Doc {
+    let mut out = doc!({ "name": mount.name(), "mountPath": mount.mount_path() });
+    if mount.read_only() {
+        let all = matches!(mount.recursive_read_only(), Some("Enabled" | "IfPossible"));
+        let word = if all { "Enabled" } else { "Disabled" };
+        out.edit().set(k::READ_ONLY, true).set(k::RECURSIVE_READ_ONLY, word);
+    }
     out
 }
 
 /// The state, and id and image of the run that it is about.
 fn container_state(state: &State, c: &Container, node: &NodeFacts) -> (Doc, String, String) {
+    let most = message_max(state);
     match &c.phase {
         Phase::Running { id, image_ref, post_start: true, .. } => {
             (waiting(state, c), id.to_string(), image_ref.clone())
@@ -145,9 +186,9 @@ fn container_state(state: &State, c: &Container, node: &NodeFacts) -> (Doc, Stri
             let running = doc!({ "running": { "startedAt": gotime::format(*since) } });
             (running, id.to_string(), image_ref.clone())
         }
-        Phase::Exited(exit) => (terminated(exit, node), exit.id.clone(), exit.image_ref.clone()),
+        Phase::Exited(exit) => (terminated(exit, node, most), exit.id.clone(), exit.image_ref.clone()),
         Phase::Waiting(_) | Phase::Pulling | Phase::Starting if state.stage == Stage::Done => match &c.last {
-            Some(exit) => (terminated(exit, node), exit.id.clone(), exit.image_ref.clone()),
+            Some(exit) => (terminated(exit, node, most), exit.id.clone(), exit.image_ref.clone()),
             None => {
                 let words = "The container could not be located when the pod was terminated";
                 let unknown = doc!({ "terminated": { "exitCode": 137, "reason": "ContainerStatusUnknown",
@@ -180,12 +221,21 @@ fn waiting(state: &State, c: &Container) -> Doc {
     out
 }
 
-fn terminated(exit: &Exit, node: &NodeFacts) -> Doc {
+/// As much of a text as fits.
+fn start_of(text: &str, most: usize) -> &str {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+fn terminated(exit: &Exit, node: &NodeFacts, message_max: usize) -> Doc {
     let mut out = Doc::object();
     let mut at = out.edit().at(k::TERMINATED);
     at.set(k::EXIT_CODE, exit.code);
     at.set_opt(k::REASON, (!exit.reason.is_empty()).then_some(&exit.reason));
-    at.set_opt(k::MESSAGE, (!exit.message.is_empty()).then_some(&exit.message));
+    at.set_opt(k::MESSAGE, (!exit.message.is_empty()).then(|| start_of(&exit.message, message_max)));
     at.set_opt(k::STARTED_AT, exit.started_at.map(gotime::format));
     at.set(k::FINISHED_AT, gotime::format(exit.finished_at));
     at.set_opt(k::CONTAINER_ID, (!exit.id.is_empty()).then(|| format!("{}://{}", node.runtime, exit.id)));
@@ -227,13 +277,14 @@ fn conditions(state: &State, phase: &str, previous: Ref<'_>, generation: Option<
         Some(message) if containers_ready.holds => verdict("Ready", false, "ReadinessGatesNotReady", message),
         _ => ready("Ready", state, phase),
     };
-    let all = [
+    let mut all = vec![
         verdict("PodReadyToStartContainers", sandbox, "", String::new()),
         initialized(state, phase),
         pod_ready,
         containers_ready,
         verdict("PodScheduled", true, "", String::new()),
     ];
+    all.extend(passing(state));
     let mut out = Doc::array();
     for v in all {
         let status = if v.holds { "True" } else { "False" };
@@ -248,6 +299,27 @@ fn conditions(state: &State, phase: &str, previous: Ref<'_>, generation: Option<
         edit.set_opt(k::REASON, (!v.reason.is_empty()).then_some(v.reason));
         edit.set_opt(k::MESSAGE, (!v.message.is_empty()).then_some(&v.message));
         out.edit().push(c);
+    }
+    out
+}
+
+/// Conditions that most pods never have.
+fn passing(state: &State) -> Vec<Verdict> {
+    let mut out = Vec::new();
+    match &state.resize {
+        Some(Resize::Deferred(why)) => out.push(verdict(PASSING[0], true, "Deferred", why.clone())),
+        Some(Resize::Infeasible(why)) => out.push(verdict(PASSING[0], true, "Infeasible", why.clone())),
+        _ => {}
+    }
+    let resizing = (0..state.containers.len()).filter(|i| state.resizes(*i));
+    let errors: Vec<Option<&String>> = resizing.map(|i| state.containers[i].resize_error.as_ref()).collect();
+    if let Some(why) = errors.iter().flatten().next() {
+        out.push(verdict(PASSING[1], true, "Error", (*why).clone()));
+    } else if !errors.is_empty() {
+        out.push(verdict(PASSING[1], true, "", String::new()));
+    }
+    if let Some(end) = state.end.as_ref().filter(|end| end.reason == EVICTED) {
+        out.push(verdict(DISRUPTION, true, "TerminationByKubelet", end.message.clone()));
     }
     out
 }
@@ -304,10 +376,14 @@ pub fn patch(uid: &str, old: Ref<'_>, new: Ref<'_>) -> Option<Doc> {
         let before = old.get(name);
         if name == "conditions" {
             let twin = |c: Ref<'_>| before.items().find(|o| o.get(k::TYPE).str() == c.get(k::TYPE).str());
+            let kind = |c: Ref<'_>| c.get(k::TYPE).str().to_owned();
+            let gone = before.items().map(kind).filter(|old| PASSING.contains(&old.as_str()));
+            let gone = gone.filter(|old| !value.items().any(|c| kind(c) == *old));
             let changed: Vec<Doc> = value
                 .items()
                 .filter(|c| twin(*c).is_none_or(|o| !covers(o, *c)))
                 .map(|c| replacing(twin(c).unwrap_or_default(), c))
+                .chain(gone.map(|old| doc!({ "$patch": "delete", "type": old })))
                 .collect();
             if !changed.is_empty() {
                 edit.set(name, changed);
@@ -463,6 +539,19 @@ mod tests {
         let status = compute(&refused, &node(), Ref::absent(), at(0));
         assert_eq!(status.get(k::PHASE).str(), "Failed");
         assert!(!status.get(k::CONTAINER_STATUSES).exists());
+    }
+
+    #[test]
+    fn what_passes_is_taken_out_again() {
+        let mut s = state();
+        let plain = compute(&s, &node(), Ref::absent(), at(1));
+        s.resize = Some(Resize::Deferred("full".into()));
+        let waiting = compute(&s, &node(), plain.root(), at(2));
+        assert_eq!(condition(&waiting, "PodResizePending").get(k::REASON).str(), "Deferred");
+        let back = patch("u", waiting.root(), plain.root()).unwrap();
+        let back = back.get(k::STATUS).get(k::CONDITIONS).item(0).to_doc();
+        assert_eq!(back, doc!({ "$patch": "delete", "type": "PodResizePending" }));
+        assert_eq!(start_of("aé", 2), "a");
     }
 
     #[test]

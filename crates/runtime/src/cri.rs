@@ -65,6 +65,20 @@ pub trait Runtime: Send + Sync {
     fn stop_container<'a>(&'a self, id: &'a ContainerId, grace: Duration) -> BoxFuture<'a, Result<()>>;
     /// Removes a container and its writable layer; a running one is killed first. Its log stays.
     fn remove_container<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<()>>;
+    /// Changes a container's limits while it runs; members that are 0 stay as they are, -1 is no limit.
+    fn update_container_resources<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        resources: LinuxContainerResources,
+    ) -> BoxFuture<'a, Result<()>>;
+    /// Changes the limits that a sandbox's containers have together, as [`Runtime::update_container_resources`] does.
+    fn update_pod_sandbox_resources<'a>(
+        &'a self,
+        id: &'a SandboxId,
+        resources: LinuxContainerResources,
+    ) -> BoxFuture<'a, Result<()>>;
+    /// What a container uses now. Walks its writable layer, which takes time.
+    fn container_stats<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<ContainerStats>>;
     /// What is known of a container.
     fn container_status<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<ContainerStatus>>;
     /// All containers of all sandboxes, ordered by creation.
@@ -218,6 +232,8 @@ pub struct LinuxPodSandboxConfig {
     pub namespace_options: NamespaceOption,
     /// Namespaced sysctls, dotted names.
     pub sysctls: BTreeMap<String, String>,
+    /// What all containers together may use.
+    pub resources: LinuxContainerResources,
 }
 
 /// Where each namespace comes from. Default: network and IPC are the pod's, PID the container's.
@@ -487,6 +503,28 @@ pub struct ContainerStatus {
     pub labels: BTreeMap<String, String>,
     /// As configured.
     pub annotations: BTreeMap<String, String>,
+    /// Who its first process was right after its start.
+    pub user: Option<LinuxContainerUser>,
+}
+
+/// Who a process is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinuxContainerUser {
+    /// User.
+    pub uid: i64,
+    /// Group.
+    pub gid: i64,
+    /// Further groups.
+    pub supplemental_groups: Vec<i64>,
+}
+
+/// What a container uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContainerStats {
+    /// Bytes of its writable layer.
+    pub writable_layer_bytes: u64,
+    /// Bytes of memory that could not be had back at once.
+    pub memory_working_set_bytes: u64,
 }
 
 /// What a command gave.

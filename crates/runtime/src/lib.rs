@@ -11,7 +11,7 @@ mod linux;
 mod shim;
 
 pub use cri::*;
-pub use embedded::{Embedded, Options};
+pub use embedded::{Embedded, Options, disk_usage};
 pub use error::Error;
 pub use image::reference::Reference;
 pub use image::store::Store;

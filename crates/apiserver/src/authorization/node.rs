@@ -44,7 +44,7 @@ impl Node {
             },
             ("", "pods", "status") => matches!(a.verb, "update" | "patch"),
             ("", "pods", "eviction") => a.verb == "create",
-            ("", "services", "") => read,
+            ("", "services", "") | ("node.k8s.io", "runtimeclasses", "") => read,
             ("", "events", "") | ("events.k8s.io", "events", "") => {
                 matches!(a.verb, "create" | "update" | "patch")
             }

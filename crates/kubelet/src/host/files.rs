@@ -145,6 +145,10 @@ impl Files for HostFiles {
         Ok(names)
     }
 
+    fn usage(&self, path: &Path) -> u64 {
+        runtime::disk_usage(path)
+    }
+
     fn sub_path(&self, base: &Path, path: &Path) -> Result<()> {
         runtime::beneath(base, path).map(drop).map_err(at("open", &base.join(path)))
     }

@@ -36,6 +36,9 @@ impl State {
                 container.phase = Phase::Exited(Exit::unseen(now));
             }
         }
+        if state.wants_other() {
+            state.resize = Some(Resize::Wanted);
+        }
         let final_phase = matches!(status.get(k::PHASE).str(), "Succeeded" | "Failed");
         match found.sandbox {
             Some((id, true)) => {
@@ -81,6 +84,12 @@ impl State {
         };
         let written = written.find(|c| c.get(k::CONTAINER_ID).str().ends_with(&format!("://{}", newest.id)));
         let said = |key| written.is_some_and(|c| c.get(key).bool());
+        container.user.clone_from(&newest.user);
+        if let Some(has) = written.map(|c| c.get(k::RESOURCES)).filter(|has| has.is_set()) {
+            // What the node has given is known from there only.
+            container.allocated = has.to_doc();
+        }
+        container.actual = container.allocated.clone();
         container.attempt = newest.attempt;
         // Only what ran counts: a container that was made and never started is no restart.
         container.next_attempt = newest.attempt + u32::from(newest.state != ContainerState::Created);

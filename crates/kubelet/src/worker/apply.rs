@@ -35,6 +35,7 @@ impl State {
                     self.end = Some(end);
                 }
             }
+            Event::Room(_) | Event::RoomFreed | Event::Resized(..) => self.apply_resize(event, now),
             event => self.apply_container(event, now, out),
         }
     }
@@ -55,7 +56,7 @@ impl State {
     fn apply_pod(&mut self, pod: Arc<Doc>) {
         let known = self.containers.len();
         let fresh = containers_of(&pod);
-        self.pod = pod;
+        let old = std::mem::replace(&mut self.pod, pod);
         // Containers are fixed once a pod exists, but for ephemeral ones, which only come.
         for container in fresh {
             if !self.containers.iter().any(|c| c.name == container.name) {
@@ -63,6 +64,7 @@ impl State {
             }
         }
         assert!(self.containers.len() >= known, "containers of a pod are never forgotten");
+        self.wish(&old);
     }
 
     fn apply_sandbox(&mut self, event: Event, now: Timestamp, out: &mut Vec<Action>) {
@@ -147,9 +149,10 @@ impl State {
             Event::ImageFailed(index, reason, message) if self.containers[index].phase == Phase::Pulling => {
                 self.image_failed(index, reason, message, now, out);
             }
-            Event::Started { index, id, image_ref, at }
+            Event::Started { index, id, image_ref, at, user }
                 if self.containers[index].phase == Phase::Starting =>
             {
+                self.containers[index].user = user;
                 self.container_started(index, id, image_ref, at, out);
             }
             Event::StartFailed { index, reason, message, exit }
@@ -215,6 +218,8 @@ impl State {
         container.image = None;
         container.trouble = None;
         container.config.reset();
+        container.actual = container.allocated.clone();
+        (container.resize_error, container.resizing) = (None, None);
         container.phase = Phase::Running { id: id.clone(), image_ref, since: at, post_start, stopping: None };
         if post_start {
             out.push(Action::RunHook { index, id, kind: HookKind::PostStart });

@@ -10,6 +10,7 @@
 mod adopt;
 mod apply;
 mod plan;
+mod resize;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,7 @@ use std::time::Duration;
 use apimachinery::schema::views::{Container as ContainerSpec, Pod, PodSpec};
 use apimachinery::{Doc, Ref, k};
 use base::time::Timestamp;
-use runtime::{ContainerId, SandboxId};
+use runtime::{ContainerId, LinuxContainerUser, SandboxId};
 
 /// The first wait of a container that keeps ending, and of an image that cannot be pulled.
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(10);
@@ -38,6 +39,9 @@ pub const RETRY_MOST: Duration = Duration::from_secs(60);
 const PULL_ERROR_SHOWN: Duration = Duration::from_secs(2);
 /// Every container gets at least this long between SIGTERM and SIGKILL, as upstream gives it.
 pub const GRACE_LEAST: Duration = Duration::from_secs(2);
+
+/// The reason of pods that the node ends for what they use.
+pub const EVICTED: &str = "Evicted";
 
 /// One pod's state on this node.
 #[derive(Clone, Debug)]
@@ -68,7 +72,22 @@ pub struct State {
     pub leaving: bool,
     /// The API has a final status from an earlier run of this process, which is not written again.
     pub frozen: bool,
+    /// What became of the wish for other resources, if there is one.
+    pub resize: Option<Resize>,
     retry: Retry,
+}
+
+/// A wish for other resources than the pod has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resize {
+    /// Nobody was asked yet.
+    Wanted,
+    /// [`Action::AskForRoom`] is under way.
+    Asked,
+    /// There is no room now, and why.
+    Deferred(String),
+    /// There never will be, and why.
+    Infeasible(String),
 }
 
 /// How far a pod's life is.
@@ -154,6 +173,18 @@ pub struct Container {
     pub started: bool,
     /// Its readiness probe passes, or it has none and is started.
     pub ready: bool,
+    /// Who its last run was at its start, where that is known.
+    pub user: Option<LinuxContainerUser>,
+    /// The resources that the node has given it.
+    pub allocated: Doc,
+    /// The resources that its run has.
+    pub actual: Doc,
+    /// Why its run could not be given what is allocated.
+    pub resize_error: Option<String>,
+    /// What its run is being given.
+    resizing: Option<Doc>,
+    /// When that is tried again.
+    resize_at: Option<Timestamp>,
     backoff: CrashBackoff,
     /// When a failed pull's own reason gives way to `ImagePullBackOff`.
     flip_at: Option<Timestamp>,
@@ -291,7 +322,15 @@ pub enum Event {
         image_ref: String,
         /// When.
         at: Timestamp,
+        /// As whom.
+        user: Option<LinuxContainerUser>,
     },
+    /// [`Action::AskForRoom`] is done: nothing when there is.
+    Room(Option<Resize>),
+    /// Room may have come.
+    RoomFreed,
+    /// [`Action::ResizeContainer`] is done.
+    Resized(ContainerId, Result<(), String>),
     /// [`Action::StartContainer`] failed.
     StartFailed {
         /// Which.
@@ -350,6 +389,15 @@ pub enum Action {
         attempt: u32,
         /// The image that [`Event::ImageReady`] named.
         image: String,
+    },
+    /// Find out whether the node has room for what the pod wants.
+    AskForRoom,
+    /// Give a container's run the resources that are allocated to it.
+    ResizeContainer {
+        /// Which.
+        index: usize,
+        /// The container.
+        id: ContainerId,
     },
     /// Run a hook of a container.
     RunHook {
@@ -453,6 +501,7 @@ impl State {
             gone: false,
             leaving: false,
             frozen: false,
+            resize: None,
             retry: Retry::default(),
         }
     }
@@ -528,7 +577,9 @@ impl State {
         } else {
             own
         };
-        seconds(grace).max(GRACE_LEAST)
+        // Who is evicted for what it uses gets no time to use more.
+        let evicted = self.end.as_ref().is_some_and(|end| end.reason == EVICTED);
+        if evicted { GRACE_LEAST } else { seconds(grace).max(GRACE_LEAST) }
     }
 
     /// Whether a container runs or may come to run without a further action.
@@ -556,7 +607,7 @@ impl Phase {
 }
 
 impl Container {
-    fn new(name: &str, role: Role) -> Container {
+    fn new(name: &str, role: Role, resources: Doc) -> Container {
         Container {
             name: name.to_owned(),
             role,
@@ -568,6 +619,12 @@ impl Container {
             trouble: None,
             started: false,
             ready: false,
+            user: None,
+            allocated: resources,
+            actual: Doc::object(),
+            resize_error: None,
+            resizing: None,
+            resize_at: None,
             backoff: CrashBackoff::default(),
             flip_at: None,
             pull: Retry::default(),
@@ -627,8 +684,15 @@ pub fn container_specs(pod: Ref<'_>) -> impl Iterator<Item = (Role, Ref<'_>)> {
     init.chain(main).chain(spec.get(k::EPHEMERAL_CONTAINERS).items().map(|c| (Role::Ephemeral, c)))
 }
 
+/// What a container asks for and may use.
+fn resources_of(container: Ref<'_>) -> Doc {
+    let found = container.get(k::RESOURCES);
+    if found.is_set() { found.to_doc() } else { Doc::object() }
+}
+
 fn containers_of(pod: &Doc) -> Vec<Container> {
-    container_specs(pod.root()).map(|(role, c)| Container::new(c.get(k::NAME).str(), role)).collect()
+    let new = |(role, c): (Role, Ref<'_>)| Container::new(c.get(k::NAME).str(), role, resources_of(c));
+    container_specs(pod.root()).map(new).collect()
 }
 
 fn seconds(n: i64) -> Duration {

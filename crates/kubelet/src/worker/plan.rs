@@ -29,7 +29,8 @@ impl State {
             Sandbox::Broken(_, at) => Some(at),
             _ => None,
         };
-        waits.flatten().chain(volumes).chain(sandbox).chain(self.deadline()).min()
+        let resize = self.resize_wake().filter(|_| running);
+        waits.flatten().chain(volumes).chain(sandbox).chain(self.deadline()).chain(resize).min()
     }
 
     fn deadline(&self) -> Option<Timestamp> {
@@ -102,6 +103,7 @@ impl State {
             }
             _ => {}
         }
+        self.plan_resize(now, out);
         self.go_on_stopping(now, out);
         if matches!(self.sandbox, Sandbox::Ready(_)) && self.volumes == Volumes::Mounted {
             self.start_next(out);

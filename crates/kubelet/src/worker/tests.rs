@@ -62,7 +62,13 @@ impl Bench {
     }
 
     fn started(&mut self, index: usize, id: &str) -> Vec<String> {
-        self.on(Event::Started { index, id: id.into(), image_ref: "sha256:1".into(), at: at(self.now) })
+        self.on(Event::Started {
+            index,
+            id: id.into(),
+            image_ref: "sha256:1".into(),
+            at: at(self.now),
+            user: None,
+        })
     }
 
     fn exit(&mut self, id: &str, code: i32) -> Vec<String> {
@@ -110,6 +116,8 @@ fn short(state: &State, action: &Action) -> String {
         Action::RemoveSandbox(id) => format!("remove {id}"),
         Action::PullImage(i) => format!("pull {}", name(i)),
         Action::StartContainer { index, attempt, .. } => format!("start {}#{attempt}", name(index)),
+        Action::AskForRoom => "ask".into(),
+        Action::ResizeContainer { id, .. } => format!("resize {id}"),
         Action::RunHook { id, kind, .. } => format!("{kind:?} {id}"),
         Action::StopContainer { id, grace, .. } => format!("stop {id} {}", grace.as_secs()),
         Action::RemoveContainer { id, attempt, .. } => format!("rm {id}#{attempt}"),
@@ -201,6 +209,52 @@ fn ephemeral_containers_come_later_and_never_again() {
     b.started(1, "e0");
     assert_eq!(b.exit("e0", 1), [""; 0]);
     assert_eq!(b.exit("c0", 0), ["remove s"], "it holds no pod up");
+}
+
+#[test]
+fn resources_change_while_it_runs() {
+    let mut b = Bench::running("Always");
+    let wish = |b: &mut Bench, cpu: &str, restart: bool| {
+        let mut pod = (*b.state().pod).clone();
+        let mut c = pod.edit().at(k::SPEC).at(k::CONTAINERS).item(0).expect("one");
+        c.set(k::RESOURCES, doc!({ "requests": { "cpu": cpu } }));
+        if restart {
+            c.set(k::RESIZE_POLICY, doc!([{ "resourceName": "cpu", "restartPolicy": "RestartContainer" }]));
+        }
+        b.on(Event::Pod(Arc::new(pod)))
+    };
+    let cpu = |b: &Bench| {
+        b.state()
+            .allocated_pod()
+            .root()
+            .find("spec.containers")
+            .item(0)
+            .find("resources.requests.cpu")
+            .str()
+            .to_owned()
+    };
+    assert_eq!(wish(&mut b, "1", false), ["ask"]);
+    assert_eq!(cpu(&b), "", "until the node has given it");
+    assert_eq!(b.on(Event::Room(None)), ["resize c0"]);
+    assert_eq!((cpu(&b).as_str(), b.state().resizes(0)), ("1", true));
+    assert_eq!(b.on(Event::Resized("c0".into(), Err("busy".into()))), [""; 0]);
+    assert_eq!(b.wait(100), ["resize c0"]);
+    assert_eq!(b.now, 10);
+    assert_eq!(b.on(Event::Resized("c0".into(), Ok(()))), [""; 0]);
+    assert!(!b.state().resizes(0));
+    // No room: it is asked again when some has come.
+    assert_eq!(wish(&mut b, "2", false), ["ask"]);
+    assert_eq!(b.on(Event::Room(Some(Resize::Deferred("full".into())))), [""; 0]);
+    assert_eq!(b.on(Event::RoomFreed), ["ask"]);
+    assert_eq!(b.on(Event::Room(Some(Resize::Infeasible("large".into())))), [""; 0]);
+    assert_eq!(b.on(Event::RoomFreed), [""; 0]);
+    assert_eq!(cpu(&b), "1");
+    // Back to what it has: nothing is wanted any more.
+    assert_eq!(wish(&mut b, "1", true), [""; 0]);
+    assert!(b.state().resize.is_none());
+    wish(&mut b, "3", true);
+    assert_eq!(b.on(Event::Room(None)), ["+Killing", "stop c0 30"]);
+    assert_eq!(b.exit("c0", 143), ["pull a"]);
 }
 
 #[test]
@@ -487,6 +541,7 @@ fn found(name: &str, id: &str, attempt: u32, state: ContainerState) -> Container
         mounts: Vec::new(),
         labels: Default::default(),
         annotations: Default::default(),
+        user: None,
     }
 }
 

@@ -177,6 +177,7 @@ impl Runtime for FakeRuntime {
                     mounts: config.mounts,
                     labels: config.labels,
                     annotations: config.annotations,
+                    user: None,
                 };
                 s.containers.insert(id.clone(), status);
                 id
@@ -221,6 +222,23 @@ impl Runtime for FakeRuntime {
             self.with(|s| s.containers.remove(id));
             Ok(())
         })
+    }
+    fn update_container_resources<'a>(
+        &'a self,
+        _: &'a ContainerId,
+        _: LinuxContainerResources,
+    ) -> BoxFuture<'a, runtime::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn update_pod_sandbox_resources<'a>(
+        &'a self,
+        _: &'a SandboxId,
+        _: LinuxContainerResources,
+    ) -> BoxFuture<'a, runtime::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn container_stats<'a>(&'a self, _: &'a ContainerId) -> BoxFuture<'a, runtime::Result<ContainerStats>> {
+        Box::pin(async { Ok(ContainerStats::default()) })
     }
     fn container_status<'a>(
         &'a self,
@@ -330,6 +348,9 @@ impl Files for FakeFiles {
     }
     fn list(&self, _: &Path) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+    fn usage(&self, _: &Path) -> u64 {
+        0
     }
     fn sub_path(&self, _: &Path, _: &Path) -> Result<()> {
         Ok(())

@@ -28,15 +28,15 @@ use tokio::sync::oneshot;
 
 use self::sandbox::Sandbox;
 use crate::image::store::Store;
-use crate::linux::cgroups::Cgroups;
+use crate::linux::cgroups::{Cgroups, Scope};
 use crate::linux::namespaces;
 use crate::shim::protocol::{
     Call, ContainerSpec, LogRotation, Reply, STATE_FILE, SandboxSpec, State, VERSION, now,
 };
 use crate::{
-    BoxFuture, ContainerConfig, ContainerEventType, ContainerId, ContainerStatus, Error, EventSender, Events,
-    ExecSyncResponse, ImageStore, NamespaceMode, PodSandboxConfig, PodSandboxStatus, Result, Runtime,
-    SandboxId, VersionResponse,
+    BoxFuture, ContainerConfig, ContainerEventType, ContainerId, ContainerStats, ContainerStatus, Error,
+    EventSender, Events, ExecSyncResponse, ImageStore, LinuxContainerResources, NamespaceMode,
+    PodSandboxConfig, PodSandboxStatus, Result, Runtime, SandboxId, VersionResponse,
 };
 
 /// The memory that a pod's containers share as /dev/shm. Source: containerd.
@@ -237,6 +237,10 @@ impl Inner {
         make_private(&run_dir)?;
         make_all(&dir.join("containers"))?;
         make_all(&config.log_directory)?;
+        let linux = &config.linux;
+        self.cgroups
+            .create(&linux.cgroup_parent, &linux.resources, Scope::Container)
+            .map_err(Error::io("make the pod's control group"))?;
         let options = config.linux.namespace_options.clone();
         let shm = match options.ipc {
             NamespaceMode::Node => PathBuf::from("/dev/shm"),
@@ -427,6 +431,23 @@ impl Inner {
         Ok(())
     }
 
+    async fn update(self: Arc<Self>, group: String, resources: LinuxContainerResources) -> Result<()> {
+        let what = format!("change the limits of {group}");
+        let done = base::task::blocking(move || self.cgroups.update(&group, &resources)).await;
+        done.map_err(Error::io(what))
+    }
+
+    async fn stats(self: Arc<Self>, id: ContainerId) -> Result<ContainerStats> {
+        let places = self.sandbox_of(&id)?.places(&id);
+        let (group, layer) =
+            places.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_string() })?;
+        Ok(base::task::blocking(move || ContainerStats {
+            writable_layer_bytes: disk_usage(&layer),
+            memory_working_set_bytes: self.cgroups.working_set(&group),
+        })
+        .await)
+    }
+
     /// Removes a container's own directory, then gives up its hold on the image. Blocking.
     fn remove_container_files(&self, dir: &Path, id: &ContainerId) -> Result<()> {
         remove_all(dir)?;
@@ -510,6 +531,38 @@ impl Runtime for Embedded {
         Box::pin(to_the_end(Arc::clone(&self.0).remove(id.clone())))
     }
 
+    fn update_container_resources<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        resources: LinuxContainerResources,
+    ) -> BoxFuture<'a, Result<()>> {
+        let places = self.0.sandbox_of(id).map(|s| s.places(id));
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            match places? {
+                Some((group, _)) => inner.update(group, resources).await,
+                None => Err(Error::NotFound { kind: "container", id: id.to_string() }),
+            }
+        })
+    }
+
+    fn update_pod_sandbox_resources<'a>(
+        &'a self,
+        id: &'a SandboxId,
+        resources: LinuxContainerResources,
+    ) -> BoxFuture<'a, Result<()>> {
+        let sandbox = self.0.sandbox(id);
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            let group = sandbox?.state().sandbox.config.linux.cgroup_parent;
+            inner.update(group, resources).await
+        })
+    }
+
+    fn container_stats<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<ContainerStats>> {
+        Box::pin(Arc::clone(&self.0).stats(id.clone()))
+    }
+
     fn container_status<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<ContainerStatus>> {
         let found = self.0.sandbox_of(id).and_then(|s| {
             s.container(id).ok_or_else(|| Error::NotFound { kind: "container", id: id.to_string() })
@@ -555,6 +608,25 @@ async fn to_the_end<T: Send + 'static>(call: impl Future<Output = Result<T>> + S
     })
     .detach();
     rx.await.unwrap_or_else(|_| Err(Error::Shim { message: "the call was cut off".to_owned() }))
+}
+
+/// Bytes that a tree takes on its file system, without what is mounted in it.
+pub fn disk_usage(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(top) = fs::symlink_metadata(path) else { return 0 };
+    let (mut sum, mut open) = (top.blocks(), vec![path.to_owned()]);
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            if meta.dev() == top.dev() {
+                sum += meta.blocks();
+                if meta.is_dir() {
+                    open.push(entry.path());
+                }
+            }
+        }
+    }
+    sum * 512
 }
 
 fn make_all(dir: &Path) -> Result<()> {

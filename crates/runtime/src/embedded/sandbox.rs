@@ -187,7 +187,15 @@ impl Sandbox {
             mounts: config.mounts.clone(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
+            user: record.user.clone(),
         }
+    }
+
+    /// A container's group and writable layer.
+    pub fn places(&self, id: &ContainerId) -> Option<(String, PathBuf)> {
+        let view = self.lock();
+        let spec = &view.state.containers.get(id)?.spec;
+        Some((spec.cgroup.clone(), spec.dir.join("upper")))
     }
 
     /// The shim has died: what it ran is killed, and what became of it is written down. Blocking.

@@ -76,6 +76,50 @@ impl Cgroups {
         }
     }
 
+    /// Changes the limits of a group that exists.
+    ///
+    /// # Errors
+    /// When a limit is refused, as one of memory is that is below what is used.
+    pub fn update(&self, path: &str, resources: &LinuxContainerResources) -> io::Result<()> {
+        let path = self.path(path)?;
+        let files: Vec<(PathBuf, String)> = match &self.layout {
+            Layout::V1(all) => cgroups_v1::render(resources)
+                .into_iter()
+                .filter_map(|(controller, file, value)| {
+                    Some((cgroups_v1::dir_of(all, controller, &path)?.join(file), value))
+                })
+                .collect(),
+            Layout::V2(mount) => cgroups_v2::render(resources)
+                .into_iter()
+                .map(|(f, v)| (mount.join(&path).join(f), v))
+                .collect(),
+        };
+        // Version 1 wants memory below memory and swap at every moment: what is refused is tried after the others.
+        let refused: Vec<_> = files.iter().filter(|(file, value)| set(file, value).is_err()).collect();
+        for (file, value) in refused {
+            match set(file, value) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound && is_swap(file) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory in use that are not only a copy of files not used lately. Source: cadvisor's working set.
+    pub fn working_set(&self, path: &str) -> u64 {
+        let Ok(path) = self.path(path) else { return 0 };
+        let (dir, usage, inactive) = match &self.layout {
+            Layout::V1(all) => match cgroups_v1::dir_of(all, "memory", &path) {
+                Some(dir) => (dir, "memory.usage_in_bytes", "total_inactive_file"),
+                None => return 0,
+            },
+            Layout::V2(mount) => (mount.join(path), "memory.current", "inactive_file"),
+        };
+        let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
+        let used: u64 = read(usage).trim().parse().unwrap_or(0);
+        used.saturating_sub(flat_key(&read("memory.stat"), inactive).unwrap_or(0))
+    }
+
     /// Lets the group use only the devices that every container has.
     ///
     /// # Errors
@@ -173,6 +217,10 @@ pub(super) fn set(file: &Path, value: &str) -> io::Result<()> {
     use std::io::Write;
     let written = fs::File::options().write(true).open(file).and_then(|mut f| f.write_all(value.as_bytes()));
     written.map_err(|e| io::Error::new(e.kind(), format!("write {value:?} to {}: {e}", file.display())))
+}
+
+fn is_swap(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name == "memory.swap.max" || name == "memory.memsw.limit_in_bytes")
 }
 
 /// The directories below `dir`.

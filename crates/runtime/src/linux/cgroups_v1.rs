@@ -81,7 +81,10 @@ pub fn render(r: &LinuxContainerResources) -> Vec<(&'static str, &'static str, S
         out.push(("cpu", "cpu.cfs_period_us", period.to_string()));
         out.push(("cpu", "cpu.cfs_quota_us", r.cpu_quota.to_string()));
     }
-    if r.memory_limit_in_bytes > 0 {
+    if r.cpu_quota == -1 && r.cpu_period == 0 {
+        out.push(("cpu", "cpu.cfs_quota_us", "-1".to_owned()));
+    }
+    if r.memory_limit_in_bytes != 0 {
         out.push(("memory", "memory.limit_in_bytes", r.memory_limit_in_bytes.to_string()));
         out.push(("memory", "memory.memsw.limit_in_bytes", r.memory_limit_in_bytes.to_string()));
     }
@@ -193,6 +196,9 @@ mod tests {
                 "pids pids.max=10",
             ]
         );
-        assert!(render(&LinuxContainerResources { cpu_quota: -1, ..Default::default() }).is_empty());
+        let none = LinuxContainerResources { cpu_quota: -1, memory_limit_in_bytes: -1, ..Default::default() };
+        let lines: Vec<_> = render(&none).into_iter().map(|(_, f, v)| format!("{f}={v}")).collect();
+        let want = ["cpu.cfs_quota_us=-1", "memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1"];
+        assert_eq!(lines, want);
     }
 }

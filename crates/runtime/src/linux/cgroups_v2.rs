@@ -54,6 +54,12 @@ pub fn render(r: &LinuxContainerResources) -> Vec<(&'static str, String)> {
         let period = if r.cpu_period == 0 { 100_000 } else { r.cpu_period };
         out.push(("cpu.max", format!("{} {period}", r.cpu_quota)));
     }
+    if r.cpu_quota == -1 {
+        out.push(("cpu.max", "max".to_owned()));
+    }
+    if r.memory_limit_in_bytes == -1 {
+        out.push(("memory.max", "max".to_owned()));
+    }
     if r.memory_limit_in_bytes > 0 {
         out.push(("memory.max", r.memory_limit_in_bytes.to_string()));
         out.push(("memory.swap.max", "0".to_owned()));

@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit};
 
 use super::user::{self, Identity};
 use super::{caps, seccomp};
-use crate::{LinuxContainerSecurityContext, SecurityProfile};
+use crate::{LinuxContainerSecurityContext, LinuxContainerUser, SecurityProfile};
 
 /// Where programs are looked for if the container's environment does not say.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -104,6 +104,23 @@ pub fn capabilities(context: &LinuxContainerSecurityContext) -> Result<caps::Set
     caps::effective(&c.add_capabilities, &c.drop_capabilities, context.privileged)
         .map(|set| set & caps::bounding())
         .map_err(|name| format!("unknown capability {name:?}"))
+}
+
+/// Who a process is; nothing once it is gone.
+pub fn user_of(pid: i32) -> Option<LinuxContainerUser> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers = |name: &str| -> Option<Vec<i64>> {
+        let line = status.lines().find_map(|l| l.strip_prefix(name))?;
+        line.split_whitespace().map(|n| n.parse().ok()).collect()
+    };
+    let first = |name| numbers(name).and_then(|ids| ids.first().copied());
+    let mut groups = numbers("Groups:")?;
+    let gid = first("Gid:")?;
+    // The group itself is always among them in what other engines tell.
+    if !groups.contains(&gid) {
+        groups.insert(0, gid);
+    }
+    Some(LinuxContainerUser { uid: first("Uid:")?, gid, supplemental_groups: groups })
 }
 
 /// Every signal as it is by default, none blocked.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::image::config::RunConfig;
-use crate::{ContainerConfig, ContainerId, ContainerState, PodSandboxConfig, SandboxId};
+use crate::{ContainerConfig, ContainerId, ContainerState, LinuxContainerUser, PodSandboxConfig, SandboxId};
 
 /// The version of everything in this file.
 pub const VERSION: u32 = 1;
@@ -197,6 +197,9 @@ pub struct ContainerRecord {
     pub reason: String,
     /// More words.
     pub message: String,
+    /// Who its first process was right after its start.
+    #[serde(default)]
+    pub user: Option<LinuxContainerUser>,
 }
 
 /// Everything that is known of a sandbox: the state file, and the shim's memory.

@@ -309,6 +309,7 @@ impl Shim {
             exit_code: 0,
             reason: String::new(),
             message: String::new(),
+            user: None,
         };
         self.state.containers.insert(id.clone(), record);
         self.changed(&id).map_err(|e| Failure::Other(e.to_string()))?;
@@ -334,6 +335,7 @@ impl Shim {
                 record.state = ContainerState::Running;
                 record.pid = Some(pid);
                 record.started_at = Some(now());
+                record.user = process::user_of(pid);
                 let outputs = [Some(stdout), Some(stderr)];
                 let running = Running { pid, outputs, log, deadline: None, waiters: Vec::new() };
                 self.running.insert(id.clone(), running);

@@ -71,6 +71,9 @@ impl Files for SimFiles {
         let names = all.keys().filter(|at| at.parent() == Some(path)).filter_map(|at| at.file_name());
         Ok(names.map(|name| name.to_string_lossy().into_owned()).collect())
     }
+    fn usage(&self, _: &Path) -> u64 {
+        0
+    }
     fn sub_path(&self, _: &Path, _: &Path) -> Result<()> {
         Ok(())
     }

@@ -221,6 +221,7 @@ impl SimRuntime {
             mounts: config.mounts,
             labels: config.labels,
             annotations: config.annotations,
+            user: None,
         };
         state.containers.insert(id.clone(), Container { status, ready_at: None, heeds_at: None });
         Ok(id)
@@ -345,6 +346,23 @@ impl Runtime for SimRuntime {
         })
     }
 
+    fn update_container_resources<'a>(
+        &'a self,
+        _: &'a ContainerId,
+        _: LinuxContainerResources,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn update_pod_sandbox_resources<'a>(
+        &'a self,
+        _: &'a SandboxId,
+        _: LinuxContainerResources,
+    ) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+    fn container_stats<'a>(&'a self, _: &'a ContainerId) -> BoxFuture<'a, Result<ContainerStats>> {
+        Box::pin(async { Ok(ContainerStats::default()) })
+    }
     fn container_status<'a>(&'a self, id: &'a ContainerId) -> BoxFuture<'a, Result<ContainerStatus>> {
         Box::pin(async move {
             let found = self.lock().containers.get(id).map(|c| c.status.clone());
