@@ -1,6 +1,6 @@
 //! Requests to the API as fast as a test likes: over a `kubectl proxy` on a Unix socket, so that TLS is kubectl's matter.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -40,6 +40,43 @@ impl Proxy {
 
     /// Sends a request; the status and the answer, or none if the connection broke.
     pub fn request(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Option<(u16, Value)> {
+        let (status, body) = self.exchange(method, path, body)?;
+        // What was cut off, or is kubectl's own complaint, is no object.
+        Some((status, serde_json::from_str(&body).unwrap_or(Value::Null)))
+    }
+
+    /// Reads what is no JSON, such as a log.
+    pub fn text(&self, path: &str) -> Option<(u16, String)> {
+        self.exchange("GET", path, None)
+    }
+
+    /// Reads an answer that does not end, line by line, until `test` holds; whether it did, within the limit.
+    pub fn lines(&self, path: &str, limit: Duration, mut test: impl FnMut(&str) -> bool) -> bool {
+        let until = base::time::instant() + limit;
+        // A watch may end by itself; the next one begins with what is there.
+        while let Some(mut stream) = self.send("GET", path, None).map(BufReader::new) {
+            let (mut line, mut in_head) = (String::new(), true);
+            loop {
+                let left = until.saturating_duration_since(base::time::instant());
+                if left.is_zero() {
+                    return false;
+                }
+                stream.get_ref().set_read_timeout(Some(left)).expect("a limit");
+                line.clear();
+                if !stream.read_line(&mut line).is_ok_and(|len| len > 0) {
+                    break;
+                }
+                if in_head {
+                    in_head = line != "\r\n";
+                } else if test(line.trim_end()) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn send(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Option<UnixStream> {
         let mut stream = UnixStream::connect(&self.socket).expect("kubectl proxy listens");
         stream.set_read_timeout(Some(ANSWER_MAX)).expect("a limit");
         let (kind, body) = body.map_or((String::new(), String::new()), |(kind, body)| {
@@ -50,13 +87,15 @@ impl Proxy {
             body.len()
         );
         stream.write_all(format!("{head}{body}").as_bytes()).ok()?;
+        Some(stream)
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Option<(u16, String)> {
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).ok()?;
+        self.send(method, path, body)?.read_to_end(&mut answer).ok()?;
         let answer = String::from_utf8(answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
-        let status = head.split(' ').nth(1)?.parse().ok()?;
-        // What was cut off, or is kubectl's own complaint, is no object.
-        Some((status, serde_json::from_str(body).unwrap_or(Value::Null)))
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 
     /// Waits until the API answers.

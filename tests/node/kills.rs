@@ -82,6 +82,8 @@ fn nothing_is_lost_and_no_pod_notices_when_everything_is_killed() {
         before.values().map(|(ip, ..)| format!("{ip}:3000").parse().expect("an address")).collect();
     let service: SocketAddr = format!("{service}:80").parse().expect("an address");
 
+    // That its pods are ready does not say that the Service's rules know it.
+    until_served(&node, service);
     let proxy = Proxy::start(&node);
     let (written, acknowledged) = (Mutex::new(Written::default()), Condvar::new());
     let (end, answers) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -240,6 +242,19 @@ fn containers(node: &Node) -> BTreeMap<String, (String, String, String, u64)> {
         (text(&pod["metadata"]["name"]), seen)
     };
     pods["items"].as_array().expect("items").iter().map(one).collect()
+}
+
+/// Waits until an address answers.
+fn until_served(node: &Node, to: SocketAddr) {
+    let until = base::time::instant() + PATIENCE;
+    let trying = || {
+        node.enter_network();
+        while let Err(err) = TcpStream::connect_timeout(&to, ANSWER_MAX) {
+            assert!(base::time::instant() < until, "{to} is not served: {err}");
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| scope.spawn(trying).join().expect("the Service is served"));
 }
 
 /// Asks a pod again and again until the `end`: over one connection if `keep`, else over a new one each time.

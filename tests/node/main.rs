@@ -5,7 +5,10 @@
 //! without these they say so and pass.
 
 mod api;
+mod cluster;
+mod conformance;
 mod host;
+mod images;
 mod kills;
 mod leaves;
 mod node;

@@ -335,11 +335,13 @@ pub fn children(process: u32) -> Vec<u32> {
     children.unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
-/// Waits for the end of a process that is no child of ours; whether init takes note of it does not matter.
+/// Waits for the end of a process that is no child of ours; whether init takes note of it does not matter. Its first
+/// thread may have ended while others still hold its files and locks.
 fn wait_gone(process: u32) {
     let until = base::time::instant() + PATIENCE;
     let ended = |stat: String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']));
-    while std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| !ended(stat)) {
+    let threads = || std::fs::read_dir(format!("/proc/{process}/task")).map_or(0, Iterator::count);
+    while std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|s| !ended(s)) || threads() > 1 {
         assert!(base::time::instant() < until, "process {process} stays");
         std::thread::yield_now();
     }

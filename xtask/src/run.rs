@@ -13,6 +13,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("nft", "nftables", "tests of whole nodes"),
     ("nsenter", "util-linux", "tests of whole nodes"),
     ("ip", "iproute2", "tests of whole nodes"),
+    ("python3.11", "python3.11", "tests of names and Services on whole nodes"),
     ("etcd", "etcd-server", "tests of the etcd backend"),
 ];
 /// Stock kubectl, as PyPI has it.

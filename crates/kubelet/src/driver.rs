@@ -1,7 +1,8 @@
 //! Drives one pod's worker: carries its actions out as tasks, brings results back, keeps status and probes up with it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use apimachinery::call::Stored;
@@ -53,6 +54,7 @@ pub(crate) struct Driver {
     status: Arc<Doc>,
     tasks: Vec<Task<()>>,
     refresh: Option<Task<()>>,
+    turns: Arc<Turns>,
     /// Something changed while the volumes were being made.
     stale: bool,
     probes: BTreeMap<(ContainerId, ProbeKind), Task<()>>,
@@ -64,6 +66,32 @@ struct Context {
     core: SharedCore,
     me: Mailbox,
     state: Arc<State>,
+    turns: Arc<Turns>,
+}
+
+/// Who may write a pod's volumes. Work on files goes on when its task is dropped: of two that overlap, the one that read
+/// its sources later must have the last word, and none may write what is being taken away.
+#[derive(Default)]
+struct Turns {
+    taken: AtomicU64,
+    /// The last turn whose work is done.
+    done: Mutex<u64>,
+}
+
+impl Turns {
+    /// A turn, to be taken before the sources are read.
+    fn take(&self) -> u64 {
+        self.taken.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Does the work of a turn, unless a later one is done.
+    fn work<T>(&self, turn: u64, work: impl FnOnce() -> T) -> Option<T> {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        (turn > *done).then(|| {
+            *done = turn;
+            work()
+        })
+    }
 }
 
 impl Driver {
@@ -78,6 +106,7 @@ impl Driver {
             status,
             tasks: Vec::new(),
             refresh: None,
+            turns: Arc::default(),
             stale: false,
             probes: BTreeMap::new(),
         }
@@ -93,7 +122,7 @@ impl Driver {
                 let shared = Arc::new(state.clone());
                 self.view.send_replace(shared.clone());
                 self.report(&state);
-                let context = Context { core: self.core.clone(), me: self.me.clone(), state: shared };
+                let context = self.context_of(shared);
                 for action in actions {
                     if action == Action::Forget {
                         return context.forget().await;
@@ -157,7 +186,11 @@ impl Driver {
     }
 
     fn context(&self, state: &State) -> Context {
-        Context { core: self.core.clone(), me: self.me.clone(), state: Arc::new(state.clone()) }
+        self.context_of(Arc::new(state.clone()))
+    }
+
+    fn context_of(&self, state: Arc<State>) -> Context {
+        Context { core: self.core.clone(), me: self.me.clone(), state, turns: self.turns.clone() }
     }
 
     fn report(&mut self, state: &State) {
@@ -370,6 +403,7 @@ impl Context {
 
     /// Makes the volumes show what they should, and tells when to do so again by time alone.
     async fn publish(&self) -> Result<Option<base::time::Timestamp>, String> {
+        let turn = self.turns.take();
         let pod = self.state.pod.clone();
         let namespace = self.pod().metadata().namespace().to_owned();
         let wrap = |why: String| format!("MountVolume.SetUp failed for volume : {why}");
@@ -379,11 +413,14 @@ impl Context {
         let (tokens, next) = self.core.tokens(pod.root(), requests).await.map_err(wrap)?;
         let c = self.clone();
         base::task::blocking(move || {
-            let dir = volumes::pod_dir(&c.core.config.root_dir, c.uid());
-            c.core.doors.files.make_dir(&dir, 0o750, None).map_err(|err| err.to_string())?;
-            let facts = c.core.facts(&c.state.pod, &c.state.ips);
-            let sources = volumes::Sources { facts, objects: &objects, tokens: &tokens };
-            volumes::mount_all(&c.core.config.root_dir, sources, &*c.core.doors.files)
+            let write = || {
+                let dir = volumes::pod_dir(&c.core.config.root_dir, c.uid());
+                c.core.doors.files.make_dir(&dir, 0o750, None).map_err(|err| err.to_string())?;
+                let facts = c.core.facts(&c.state.pod, &c.state.ips);
+                let sources = volumes::Sources { facts, objects: &objects, tokens: &tokens };
+                volumes::mount_all(&c.core.config.root_dir, sources, &*c.core.doors.files)
+            };
+            c.turns.work(turn, write).unwrap_or(Ok(()))
         })
         .await?;
         Ok(next)
@@ -391,8 +428,9 @@ impl Context {
 
     async fn unmount(self) {
         let dir = volumes::pod_dir(&self.core.config.root_dir, self.uid()).join("volumes");
-        let files = self.core.doors.files.clone();
-        if let Err(err) = base::task::blocking(move || files.remove(&dir)).await {
+        let (files, turns) = (self.core.doors.files.clone(), self.turns.clone());
+        let remove = move || turns.work(turns.take(), || files.remove(&dir)).unwrap_or(Ok(()));
+        if let Err(err) = base::task::blocking(remove).await {
             tracing::warn!(pod = %self.uid(), error = %err, "volumes could not be removed");
         }
         self.core.objects.release(self.uid());

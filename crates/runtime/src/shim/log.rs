@@ -87,7 +87,7 @@ impl Log {
         self.append(&out)
     }
 
-    /// Ends a stream: what is left of its last line is a line.
+    /// Ends a stream: what is left of its last line stays a part of one, so that readers add no end to it.
     ///
     /// # Errors
     /// As [`Log::write`].
@@ -95,7 +95,7 @@ impl Log {
         let rest = std::mem::take(&mut self.pending[stream as usize]);
         let mut out = Vec::new();
         if !rest.is_empty() {
-            line(&mut out, stream, b'F', &rest);
+            line(&mut out, stream, b'P', &rest);
         }
         self.append(&out)
     }
@@ -207,7 +207,7 @@ mod tests {
                 "stdout F ",
                 "stdout F ",
                 "stdout P ",
-                "stdout F rest"
+                "stdout P rest"
             ]
         );
     }

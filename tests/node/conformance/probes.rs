@@ -1,0 +1,113 @@
+//! `common/node/container_probe.go`. What is probed counts: a row that waits for nothing to happen waits for probes.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Row, Space, carry_out, is_ready, once, row, shell};
+
+/// A server whose /cgi-bin/healthz fails from the moment that this many seconds have passed, and says "probed" each time.
+fn server(healthy_for: &str) -> String {
+    format!(
+        "mkdir -p /www/cgi-bin; touch /www/index.html; began=$(date +%s)
+cat > /www/cgi-bin/healthz <<EOF
+#!/bin/sh
+echo probed > /proc/1/fd/1
+[ \\$((\\$(date +%s) - $began)) -lt {healthy_for} ] && echo 'Status: 200 OK' || echo 'Status: 500 no'
+echo
+EOF
+chmod +x /www/cgi-bin/healthz; exec httpd -f -p 8080 -h /www"
+    )
+}
+
+fn pod(space: &Space<'_>, script: &str, kind: &str, probe: Value) {
+    let mut container = shell("c", script);
+    container[kind] = probe;
+    let mut spec = once(vec![container]);
+    spec["restartPolicy"] = "Always".into();
+    space.pod("p", spec);
+}
+
+fn restarts(pod: &Value) -> Option<u64> {
+    pod["status"]["containerStatuses"][0]["restartCount"].as_u64()
+}
+
+/// Waits for this many probes, as the container counts them.
+fn probed(space: &Space<'_>, times: usize) {
+    let mut seen = 0;
+    space.log_until_line("p", "c", "to be probed", |line| {
+        seen += usize::from(line.contains("probed"));
+        seen >= times
+    });
+}
+
+fn is_restarted(space: &Space<'_>, script: &str, probe: Value) {
+    pod(space, script, "livenessProbe", probe);
+    space.wait("pods", "p", "to be started again", |p| restarts(p) >= Some(1));
+    space.delete("pods", "p", Some(0));
+}
+
+fn is_left_alone(space: &Space<'_>, script: &str, kind: &str, probe: Value) {
+    pod(space, script, kind, probe);
+    probed(space, 6);
+    let pod = space.get("pods", "p");
+    assert_eq!(restarts(&pod), Some(0), "{pod:#}");
+    space.delete("pods", "p", Some(0));
+}
+
+fn get(path: &str, more: Value) -> Value {
+    let mut probe = json!({ "httpGet": { "path": path, "port": 8080 }, "periodSeconds": 1 });
+    for (key, value) in more.as_object().expect("an object") {
+        probe[key] = value.clone();
+    }
+    probe
+}
+
+fn cat(more: &str) -> Value {
+    json!({ "exec": { "command": ["sh", "-c", format!("{more} cat /tmp/health")] }, "periodSeconds": 1, "failureThreshold": 1 })
+}
+
+fn ready_only_after_the_delay(space: &Space<'_>) {
+    pod(space, &server("1000000"), "readinessProbe", get("/", json!({ "initialDelaySeconds": 5 })));
+    let ready = space.ready("p");
+    let time =
+        |value: &Value| value.as_str().expect("a time").parse::<base::time::Timestamp>().expect("a time");
+    let conditions = ready["status"]["conditions"].as_array().expect("conditions");
+    let at = conditions.iter().find(|c| c["type"] == "Ready").expect("the condition");
+    let began = time(&ready["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]);
+    let waited = time(&at["lastTransitionTime"]).duration_since(began);
+    // Times in the status are whole seconds.
+    assert!(waited.as_secs() >= 4, "ready after {waited}");
+    assert_eq!(restarts(&ready), Some(0));
+    space.delete("pods", "p", Some(0));
+}
+
+fn never_ready(space: &Space<'_>) {
+    let probe = json!({ "exec": { "command": ["sh", "-c", "echo probed > /proc/1/fd/1; false"] }, "periodSeconds": 1 });
+    pod(space, "exec sleep 1000", "readinessProbe", probe);
+    probed(space, 6);
+    let pod = space.get("pods", "p");
+    assert!(!is_ready(&pod) && restarts(&pod) == Some(0), "{pod:#}");
+    space.delete("pods", "p", Some(0));
+}
+
+#[test]
+fn probes() {
+    let restarted = |name, script: String, probe: Value| {
+        row(name, move |space: &Space<'_>| is_restarted(space, &script, probe.clone()))
+    };
+    let alone = |name, script: String, probe: Value| {
+        row(name, move |space: &Space<'_>| is_left_alone(space, &script, "livenessProbe", probe.clone()))
+    };
+    let file = |then: &str| format!("echo ok > /tmp/health; {then}");
+    let healthz = |failures: u64| get("/cgi-bin/healthz", json!({ "failureThreshold": failures }));
+    let tcp = json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1, "failureThreshold": 1 });
+    let rows: Vec<Row<'_>> = vec![
+        restarted("exec fails", file("sleep 3; rm /tmp/health; exec sleep 1000"), cat("")),
+        alone("exec", file("exec sleep 1000"), cat("echo probed > /proc/1/fd/1;")),
+        restarted("http fails", server("3"), healthz(1)),
+        alone("http", server("1000000"), healthz(5)),
+        alone("tcp", "exec nc -ll -p 8080 -e sh -c 'echo probed > /proc/1/fd/1'".to_owned(), tcp),
+        row("ready only after the delay", ready_only_after_the_delay),
+        row("never ready", never_ready),
+    ];
+    carry_out(&rows);
+}
