@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use base::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 
 use crate::Error;
@@ -95,6 +98,39 @@ pub trait Runtime: Send + Sync {
         cmd: Vec<String>,
         timeout: Duration,
     ) -> BoxFuture<'a, Result<ExecSyncResponse>>;
+
+    /// Starts a command in a running container and gives its streams (CRI `Exec`, without the detour of a URL). The
+    /// command ends with the returned [`Streams::exit`], if that is dropped before it has ended by itself.
+    ///
+    /// # Errors
+    /// [`Error::Start`] when the command could not be executed.
+    fn exec<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        cmd: Vec<String>,
+        wants: StreamOptions,
+    ) -> BoxFuture<'a, Result<Streams>> {
+        let _ = (id, cmd, wants);
+        Box::pin(std::future::ready(Err(not_streamed("exec"))))
+    }
+
+    /// Gives the streams of a running container's first process (CRI `Attach`), output from now on. What is not
+    /// read holds the container up once the pipe is full.
+    fn attach<'a>(&'a self, id: &'a ContainerId, wants: StreamOptions) -> BoxFuture<'a, Result<Streams>> {
+        let _ = (id, wants);
+        Box::pin(std::future::ready(Err(not_streamed("attach"))))
+    }
+
+    /// A TCP connection made inside a sandbox's network (CRI `PortForward`), to the first of `addresses` that
+    /// takes it.
+    fn connect<'a>(
+        &'a self,
+        sandbox: &'a SandboxId,
+        addresses: Vec<SocketAddr>,
+    ) -> BoxFuture<'a, Result<TcpStream>> {
+        let _ = (sandbox, addresses);
+        Box::pin(std::future::ready(Err(not_streamed("connect"))))
+    }
 
     /// State changes from now on (CRI `GetContainerEvents`). List after subscribing and nothing is missed.
     fn events(&self) -> Events;
@@ -322,9 +358,14 @@ pub struct ContainerConfig {
     pub annotations: BTreeMap<String, String>,
     /// The log file, below the sandbox's log directory. Empty: output is dropped.
     pub log_path: PathBuf,
-    /// Wants a standard input. Refused: not built yet.
+    /// Has a standard input that stays open, for those who attach. Else it is empty.
+    #[serde(default)]
     pub stdin: bool,
-    /// Wants a terminal. Refused: not built yet.
+    /// The standard input ends when the first who attached to it leaves.
+    #[serde(default)]
+    pub stdin_once: bool,
+    /// Has a terminal: one stream both ways.
+    #[serde(default)]
     pub tty: bool,
     /// The signal that asks it to end, over the image's; empty: the image's.
     pub stop_signal: String,
@@ -536,6 +577,43 @@ pub struct ExecSyncResponse {
     pub stderr: Vec<u8>,
     /// Its exit code, 128 plus the signal if one killed it.
     pub exit_code: i32,
+}
+
+fn not_streamed(field: &'static str) -> Error {
+    Error::Unsupported { field, value: "a stream".to_owned() }
+}
+
+/// Which of a program's streams are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamOptions {
+    /// Standard input.
+    pub stdin: bool,
+    /// Standard output.
+    pub stdout: bool,
+    /// Standard error; with a terminal there is none.
+    pub stderr: bool,
+    /// A terminal; to attach, the container's own setting counts.
+    pub tty: bool,
+}
+
+/// A stream to be written. Dropping it ends it.
+pub type Input = Box<dyn AsyncWrite + Send + Unpin>;
+/// A stream to be read.
+pub type Output = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A program's streams: those that were wanted and that it has.
+pub struct Streams {
+    /// Its standard input.
+    pub stdin: Option<Input>,
+    /// Its standard output, or its terminal.
+    pub stdout: Option<Output>,
+    /// Its standard error.
+    pub stderr: Option<Output>,
+    /// Sets its terminal's size: columns and rows.
+    pub resize: Option<Box<dyn Fn(u16, u16) + Send + Sync>>,
+    /// A command's exit code, 128 plus the signal if one killed it. Of an attached container: when its output has
+    /// been given up, 0.
+    pub exit: BoxFuture<'static, Result<i32>>,
 }
 
 /// An image in the store.

@@ -14,16 +14,19 @@
 
 mod client;
 mod sandbox;
+mod streams;
 mod validate;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use self::sandbox::Sandbox;
@@ -36,7 +39,7 @@ use crate::shim::protocol::{
 use crate::{
     BoxFuture, ContainerConfig, ContainerEventType, ContainerId, ContainerStats, ContainerStatus, Error,
     EventSender, Events, ExecSyncResponse, ImageStore, LinuxContainerResources, NamespaceMode,
-    PodSandboxConfig, PodSandboxStatus, Result, Runtime, SandboxId, VersionResponse,
+    PodSandboxConfig, PodSandboxStatus, Result, Runtime, SandboxId, StreamOptions, Streams, VersionResponse,
 };
 
 /// The memory that a pod's containers share as /dev/shm. Source: containerd.
@@ -583,6 +586,27 @@ impl Runtime for Embedded {
         timeout: Duration,
     ) -> BoxFuture<'a, Result<ExecSyncResponse>> {
         Box::pin(to_the_end(Arc::clone(&self.0).exec(id.clone(), cmd, timeout)))
+    }
+
+    fn exec<'a>(
+        &'a self,
+        id: &'a ContainerId,
+        cmd: Vec<String>,
+        wants: StreamOptions,
+    ) -> BoxFuture<'a, Result<Streams>> {
+        Box::pin(Arc::clone(&self.0).exec_stream(id.clone(), cmd, wants))
+    }
+
+    fn attach<'a>(&'a self, id: &'a ContainerId, wants: StreamOptions) -> BoxFuture<'a, Result<Streams>> {
+        Box::pin(Arc::clone(&self.0).attach(id.clone(), wants))
+    }
+
+    fn connect<'a>(
+        &'a self,
+        sandbox: &'a SandboxId,
+        addresses: Vec<SocketAddr>,
+    ) -> BoxFuture<'a, Result<TcpStream>> {
+        Box::pin(Arc::clone(&self.0).connect(sandbox.clone(), addresses))
     }
 
     fn events(&self) -> Events {

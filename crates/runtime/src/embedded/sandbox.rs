@@ -87,7 +87,8 @@ impl Sandbox {
         }
     }
 
-    fn error(&self, e: CallError, container: Option<&ContainerId>) -> Error {
+    /// Why a call failed, in the engine's words.
+    pub fn error(&self, e: CallError, container: Option<&ContainerId>) -> Error {
         let (kind, id) = match container {
             Some(c) => ("container", c.to_string()),
             None => ("sandbox", self.id.to_string()),

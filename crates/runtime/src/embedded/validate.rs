@@ -43,12 +43,6 @@ pub fn sandbox(config: &PodSandboxConfig) -> Result<()> {
 /// # Errors
 /// [`Error::Invalid`] or [`Error::Unsupported`], with the member.
 pub fn container(config: &ContainerConfig) -> Result<()> {
-    if config.tty {
-        return unsupported("tty", "true");
-    }
-    if config.stdin {
-        return unsupported("stdin", "true");
-    }
     if config.log_path.is_absolute() || !plain(&config.log_path) {
         return invalid("log_path", "must stay below the sandbox's log directory");
     }

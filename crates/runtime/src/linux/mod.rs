@@ -7,11 +7,13 @@ pub mod caps;
 pub mod cgroups;
 pub mod cgroups_v1;
 pub mod cgroups_v2;
+pub mod descriptors;
 pub mod mounts;
 pub mod namespaces;
 pub mod process;
 pub mod rootfs;
 pub mod seccomp;
+pub mod terminal;
 pub mod user;
 
 use std::fs::{self, File};

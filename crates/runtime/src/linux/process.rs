@@ -7,9 +7,9 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -54,6 +54,7 @@ pub fn become_program(program: &Program<'_>) -> String {
 fn prepare(program: &Program<'_>) -> Result<(PathBuf, Vec<String>), String> {
     let context = program.context;
     let identity = user::resolve(program.image_user, context, &read("/etc/passwd"), &read("/etc/group"))?;
+    give_stdio(identity.uid).map_err(|e| format!("give the standard descriptors to the user: {e}"))?;
     let mut env = program.env.to_vec();
     if !env.iter().any(|e| e.starts_with("PATH=")) {
         env.push(format!("PATH={DEFAULT_PATH}"));
@@ -178,6 +179,20 @@ pub fn raise_limits() -> io::Result<()> {
     }
     let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
     Ok(rustix::process::setrlimit(Resource::Nofile, Rlimit { current: hard, maximum: hard })?)
+}
+
+/// Makes pipes and terminals the user's own, who may want to open them again by `/dev/stdout`.
+fn give_stdio(uid: u32) -> io::Result<()> {
+    let null = fs::metadata("/dev/null").ok().map(|m| m.rdev());
+    for fd in 0..3 {
+        // SAFETY: the three standard descriptors are open until the program is executed.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let stat = rustix::fs::fstat(fd)?;
+        if stat.st_uid != uid && Some(stat.st_rdev) != null {
+            rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None)?;
+        }
+    }
+    Ok(())
 }
 
 fn switch_user(identity: &Identity, set: caps::Set) -> io::Result<()> {

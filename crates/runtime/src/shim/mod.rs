@@ -1,8 +1,7 @@
 //! The shim: one single-threaded process per pod that owns its containers, and outlives whoever started it.
 //!
 //! It knows no image store and no pod object: everything it needs comes in a [`protocol::ContainerSpec`].
-//! Streaming exec and attach will be calls of [`protocol::Call`] beside `Exec`, with descriptors passed over the
-//! same socket. Upstream: containerd-shim-runc-v2.
+//! Streams of commands and containers leave it as descriptors over its socket. Upstream: containerd-shim-runc-v2.
 
 mod launch;
 mod log;
@@ -10,5 +9,6 @@ mod pause;
 pub mod protocol;
 mod server;
 mod spawn;
+mod streams;
 
 pub use launch::{shim_main, spawn as launch};

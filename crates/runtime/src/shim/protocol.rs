@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::image::config::RunConfig;
-use crate::{ContainerConfig, ContainerId, ContainerState, LinuxContainerUser, PodSandboxConfig, SandboxId};
+use crate::{ContainerConfig, ContainerId, ContainerState, LinuxContainerUser, PodSandboxConfig, SandboxId, StreamOptions};
 
 /// The version of everything in this file.
 pub const VERSION: u32 = 1;
@@ -60,6 +60,29 @@ pub enum Call {
         /// After how long it is killed; 0: never.
         timeout_ms: u64,
     },
+    /// Runs a command in it and gives its streams: answered by [`Reply::Streams`], and by [`Reply::Exec`] when it
+    /// has ended. Wants a connection of its own, with which the command ends.
+    ExecStream {
+        /// In which.
+        id: ContainerId,
+        /// Program and arguments.
+        cmd: Vec<String>,
+        /// Which streams.
+        wants: StreamOptions,
+    },
+    /// Gives the streams of its first process, by [`Reply::Streams`]. Wants a connection of its own.
+    Attach {
+        /// Of which.
+        id: ContainerId,
+        /// Which streams.
+        wants: StreamOptions,
+    },
+    /// Makes a TCP socket in the pod's network and gives it, not connected, by [`Reply::Streams`]. Wants a
+    /// connection of its own.
+    Socket {
+        /// Whether it is for IPv6.
+        v6: bool,
+    },
     /// Kills all containers and takes no more.
     StopSandbox,
     /// Ends the shim. Containers must have ended.
@@ -92,6 +115,8 @@ pub enum Reply {
     },
     /// It is done.
     Done,
+    /// Descriptors come with this answer's first byte, in this order.
+    Streams(Vec<Descriptor>),
     /// A command has ended; the frame's raw bytes are its output.
     Exec {
         /// 128 plus the signal if one killed it.
@@ -99,6 +124,21 @@ pub enum Reply {
         /// How many of the bytes are standard output; the rest is standard error.
         stdout_len: usize,
     },
+}
+
+/// What a descriptor is that comes with an answer. Reads and writes do not block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Descriptor {
+    /// To be written: a program's standard input.
+    Stdin,
+    /// To be read: its standard output.
+    Stdout,
+    /// To be read: its standard error.
+    Stderr,
+    /// The master of its terminal.
+    Terminal,
+    /// A socket.
+    Socket,
 }
 
 /// Why a request failed.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -20,13 +20,14 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use super::log::{Log, Stream};
 use super::pause;
 use super::protocol::{
-    Call, ContainerRecord, ContainerSpec, EXEC_OUTPUT_BYTES_MAX, Failure, Message, Reply, Request,
-    STATE_FILE, State, VERSION, encode, lengths, now,
+    Call, ContainerRecord, ContainerSpec, Descriptor, EXEC_OUTPUT_BYTES_MAX, Failure, Message, Reply,
+    Request, STATE_FILE, State, VERSION, encode, lengths, now,
 };
 use super::spawn::{self, Context, Started, poll_fd};
+use super::streams::Tap;
 use crate::linux::cgroups::{Cgroups, Scope};
-use crate::linux::{namespaces, process, write_atomically};
-use crate::{ContainerId, ContainerState, LinuxContainerResources, NamespaceMode};
+use crate::linux::{descriptors, namespaces, process, write_atomically};
+use crate::{ContainerId, ContainerState, LinuxContainerResources, NamespaceMode, StreamOptions};
 
 /// How much is read from a pipe or connection at once.
 const READ_BYTES: usize = 64 << 10;
@@ -50,16 +51,18 @@ pub fn run(dir: &Path, ready: impl FnOnce() -> io::Result<()>) -> io::Result<()>
     Ok(())
 }
 
-struct Shim {
-    context: Context,
-    state: State,
+pub(super) struct Shim {
+    pub(super) context: Context,
+    pub(super) state: State,
     state_path: PathBuf,
     listener: UnixListener,
     signals: SignalFd,
     connections: BTreeMap<u64, Connection>,
     connections_made: u64,
-    running: BTreeMap<ContainerId, Running>,
+    pub(super) running: BTreeMap<ContainerId, Running>,
     commands: BTreeMap<i32, Command>,
+    /// Who listens to containers' output.
+    pub(super) taps: Vec<Tap>,
     shutdown: bool,
 }
 
@@ -67,15 +70,22 @@ struct Connection {
     stream: UnixStream,
     input: Vec<u8>,
     output: Vec<u8>,
+    /// They leave with the first byte of the output.
+    descriptors: Vec<OwnedFd>,
+    /// It follows the containers.
+    follows: bool,
     broken: bool,
 }
 
 /// Who waits for an answer: connection and request.
-type Waiter = (u64, u64);
+pub(super) type Waiter = (u64, u64);
 
-struct Running {
-    pid: i32,
-    outputs: [Option<OwnedFd>; 2],
+pub(super) struct Running {
+    pub(super) pid: i32,
+    /// What a standard input that stays open takes.
+    pub(super) stdin: Option<OwnedFd>,
+    /// The first is the master of its terminal, if it has one.
+    pub(super) outputs: [Option<OwnedFd>; 2],
     log: Option<Log>,
     /// When it is killed, in milliseconds of the monotonic clock.
     deadline: Option<u64>,
@@ -97,6 +107,7 @@ enum Source {
     Connection(u64),
     Output(ContainerId, usize),
     CommandOutput(i32, usize),
+    Tap(usize),
 }
 
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -154,6 +165,7 @@ impl Shim {
             connections_made: 0,
             running: BTreeMap::new(),
             commands: BTreeMap::new(),
+            taps: Vec::new(),
             shutdown: false,
         })
     }
@@ -171,8 +183,16 @@ impl Shim {
             sources.push(Source::Connection(*id));
             fds.push(poll_fd(&c.stream, wants));
         }
+        for (i, tap) in self.taps.iter().enumerate() {
+            sources.push(Source::Tap(i));
+            fds.push(poll_fd(&tap.fd, if tap.is_behind() { PollFlags::OUT } else { PollFlags::empty() }));
+        }
         for (id, r) in &self.running {
             for (i, fd) in r.outputs.iter().enumerate().rev().filter_map(|(i, o)| Some((i, o.as_ref()?))) {
+                // Who listens and does not read holds the container up, and nobody's memory fills.
+                if self.taps.iter().any(|t| t.is_behind() && t.of(id, i)) {
+                    continue;
+                }
                 sources.push(Source::Output(id.clone(), i));
                 fds.push(poll_fd(fd, PollFlags::IN));
             }
@@ -197,9 +217,11 @@ impl Shim {
                 Source::Connection(id) => self.serve(id),
                 Source::Output(id, i) => self.read_output(&id, i, READS_MAX),
                 Source::CommandOutput(pid, i) => self.read_command(pid, i, READS_MAX),
+                Source::Tap(i) => self.taps[i].woken(),
             }
         }
         self.enforce_deadlines();
+        self.taps.retain(|t| !t.is_done());
         self.flush();
         Ok(())
     }
@@ -235,7 +257,14 @@ impl Shim {
         while let Ok((stream, _)) = self.listener.accept() {
             if stream.set_nonblocking(true).is_ok() {
                 self.connections_made += 1;
-                let connection = Connection { stream, input: Vec::new(), output: Vec::new(), broken: false };
+                let connection = Connection {
+                    stream,
+                    input: Vec::new(),
+                    output: Vec::new(),
+                    descriptors: Vec::new(),
+                    follows: false,
+                    broken: false,
+                };
                 self.connections.insert(self.connections_made, connection);
             }
         }
@@ -253,7 +282,24 @@ impl Shim {
         for connection in self.connections.values_mut() {
             connection.send();
         }
-        self.connections.retain(|_, c| !c.broken);
+        let commands = &self.commands;
+        self.connections.retain(|id, c| {
+            if c.broken {
+                // Whoever started them has gone, and with them what they read and write.
+                let orphans = commands.iter().filter(|(_, command)| command.waiter.0 == *id);
+                orphans.for_each(|(pid, _)| kill_group(*pid));
+            }
+            !c.broken
+        });
+    }
+
+    /// Answers with descriptors.
+    pub(super) fn give(&mut self, waiter: Waiter, all: Vec<(Descriptor, OwnedFd)>) {
+        let (kinds, fds): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+        self.reply(waiter, Ok(Reply::Streams(kinds)), &[]);
+        if let Some(c) = self.connections.get_mut(&waiter.0) {
+            c.descriptors = fds;
+        }
     }
 
     fn reply(&mut self, (connection, id): Waiter, result: Result<Reply, Failure>, raw: &[u8]) {
@@ -271,6 +317,9 @@ impl Shim {
                 Err(Failure::Other(format!("this shim speaks version {VERSION}, not {version}")))
             }
             Call::Hello { .. } => {
+                if let Some(c) = self.connections.get_mut(&connection) {
+                    c.follows = true;
+                }
                 let pid = rustix::process::getpid().as_raw_nonzero().get();
                 Ok(Reply::Hello { pid, state: Box::new(self.state.clone()) })
             }
@@ -282,6 +331,18 @@ impl Shim {
             },
             Call::Remove(id) => self.remove(&id),
             Call::Exec { id, cmd, timeout_ms } => match self.exec(&id, &cmd, timeout_ms, waiter) {
+                Ok(()) => return,
+                Err(failure) => Err(failure),
+            },
+            Call::ExecStream { id, cmd, wants } => match self.exec_stream(&id, &cmd, wants, waiter) {
+                Ok(()) => return,
+                Err(failure) => Err(failure),
+            },
+            Call::Attach { id, wants } => match self.attach(&id, wants, waiter) {
+                Ok(()) => return,
+                Err(failure) => Err(failure),
+            },
+            Call::Socket { v6 } => match self.socket(v6, waiter) {
                 Ok(()) => return,
                 Err(failure) => Err(failure),
             },
@@ -331,13 +392,13 @@ impl Shim {
         let spec = record.spec.clone();
         let started = log.and_then(|log| Ok((spawn::container(&self.context, &spec, target)?, log)));
         let result = match started {
-            Ok((Started { pid, stdout, stderr }, log)) => {
+            Ok((Started { pid, stdin, stdout, stderr }, log)) => {
                 record.state = ContainerState::Running;
                 record.pid = Some(pid);
                 record.started_at = Some(now());
                 record.user = process::user_of(pid);
-                let outputs = [Some(stdout), Some(stderr)];
-                let running = Running { pid, outputs, log, deadline: None, waiters: Vec::new() };
+                let outputs = [Some(stdout), stderr];
+                let running = Running { pid, stdin, outputs, log, deadline: None, waiters: Vec::new() };
                 self.running.insert(id.clone(), running);
                 Ok(Reply::Done)
             }
@@ -422,17 +483,9 @@ impl Shim {
         timeout_ms: u64,
         waiter: Waiter,
     ) -> Result<(), Failure> {
-        let record = self.state.containers.get(id).ok_or(Failure::NotFound)?;
-        let Some(running) = self.running.get(id) else {
-            return Err(Failure::State(format!("{:?}", record.state).to_lowercase()));
-        };
-        if cmd.is_empty() {
-            return Err(Failure::Start("no command specified".to_owned()));
-        }
-        let started =
-            spawn::command(&self.context, &record.spec, running.pid, cmd).map_err(Failure::Start)?;
+        let started = self.start_command(id, cmd, StreamOptions::default())?;
         let command = Command {
-            outputs: [Some(started.stdout), Some(started.stderr)],
+            outputs: [Some(started.stdout), started.stderr],
             collected: Default::default(),
             deadline: (timeout_ms > 0).then(|| clock().saturating_add(timeout_ms)),
             timed_out: false,
@@ -440,6 +493,42 @@ impl Shim {
         };
         self.commands.insert(started.pid, command);
         Ok(())
+    }
+
+    /// A command whose streams are its waiter's.
+    fn exec_stream(
+        &mut self,
+        id: &ContainerId,
+        cmd: &[String],
+        wants: StreamOptions,
+        waiter: Waiter,
+    ) -> Result<(), Failure> {
+        let started = self.start_command(id, cmd, wants)?;
+        let (outputs, collected) = Default::default();
+        let command = Command { outputs, collected, deadline: None, timed_out: false, waiter };
+        self.commands.insert(started.pid, command);
+        let out = if wants.tty { Descriptor::Terminal } else { Descriptor::Stdout };
+        let input = started.stdin.map(|fd| (Descriptor::Stdin, fd));
+        let all = input.into_iter().chain([(out, started.stdout)]);
+        self.give(waiter, all.chain(started.stderr.map(|fd| (Descriptor::Stderr, fd))).collect());
+        Ok(())
+    }
+
+    fn start_command(
+        &self,
+        id: &ContainerId,
+        cmd: &[String],
+        wants: StreamOptions,
+    ) -> Result<Started, Failure> {
+        let record = self.state.containers.get(id).ok_or(Failure::NotFound)?;
+        let Some(running) = self.running.get(id) else {
+            return Err(Failure::State(format!("{:?}", record.state).to_lowercase()));
+        };
+        if cmd.is_empty() {
+            return Err(Failure::Start("no command specified".to_owned()));
+        }
+        spawn::command(&self.context, &record.spec, running.pid, cmd, wants.stdin, wants.tty)
+            .map_err(Failure::Start)
     }
 
     // === processes ===
@@ -500,6 +589,7 @@ impl Shim {
             self.read_output(id, i, usize::MAX);
         }
         let Some(mut running) = self.running.remove(id) else { return };
+        self.taps.iter_mut().filter(|t| t.container == *id).for_each(Tap::end);
         if let Some(log) = &mut running.log {
             for stream in STREAMS {
                 report(id, log.finish(stream));
@@ -551,14 +641,16 @@ impl Shim {
     fn read_output(&mut self, id: &ContainerId, i: usize, reads_max: usize) {
         let Some(running) = self.running.get_mut(id) else { return };
         let Some(fd) = &running.outputs[i] else { return };
-        let log = &mut running.log;
+        let (log, taps) = (&mut running.log, &mut self.taps);
         let open = drain(fd.as_fd(), reads_max, |bytes| {
             if let Some(log) = log {
                 report(id, log.write(STREAMS[i], bytes));
             }
+            taps.iter_mut().filter(|t| t.of(id, i)).for_each(|t| t.push(bytes));
         });
         if !open {
             running.outputs[i] = None;
+            taps.iter_mut().filter(|t| t.of(id, i)).for_each(Tap::end);
         }
     }
 
@@ -582,7 +674,7 @@ impl Shim {
         let saved = self.save();
         if let Some(record) = self.state.containers.get(id) {
             let message = Message::Changed(Box::new(record.clone()));
-            for connection in self.connections.values_mut() {
+            for connection in self.connections.values_mut().filter(|c| c.follows) {
                 encode(&message, &[], &mut connection.output);
             }
         }
@@ -646,8 +738,12 @@ impl Connection {
     fn send(&mut self) {
         let mut done = 0;
         while done < self.output.len() {
-            match self.stream.write(&self.output[done..]) {
-                Ok(n) => done += n,
+            let fds: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
+            match descriptors::send(self.stream.as_fd(), &self.output[done..], &fds) {
+                Ok(n) => {
+                    done += n;
+                    self.descriptors.clear();
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
@@ -686,6 +782,14 @@ fn signal(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {
         // It is our child and not reaped yet, so the number is its own; it may have ended already.
         rustix::process::kill_process(pid, signal).ok();
+    }
+}
+
+/// Kills a command with what it has started and what is still in its group; every command leads one.
+fn kill_group(pid: i32) {
+    if let Some(pid) = Pid::from_raw(pid) {
+        // It is our child and not reaped yet, so the number is its own.
+        rustix::process::kill_process_group(pid, Signal::KILL).ok();
     }
 }
 

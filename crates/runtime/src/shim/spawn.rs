@@ -19,7 +19,7 @@ use super::protocol::{ContainerSpec, SandboxSpec};
 use crate::linux::cgroups::{Cgroups, Layout, Scope};
 use crate::linux::process::{self, Program};
 use crate::linux::rootfs::{self, MASKED_PATHS, READONLY_PATHS, Rootfs};
-use crate::linux::{caps, namespaces};
+use crate::linux::{caps, descriptors, namespaces, terminal};
 use crate::{Mount, NamespaceMode};
 
 /// How long a child may take until it executes its program; a mount from a dead server may hang for ever.
@@ -43,10 +43,20 @@ pub struct Context {
 pub struct Started {
     /// Its id, as the shim sees it.
     pub pid: i32,
-    /// Where its standard output arrives.
+    /// What its standard input takes, if that was wanted and it has no terminal.
+    pub stdin: Option<OwnedFd>,
+    /// Where its standard output arrives, or the master of its terminal.
     pub stdout: OwnedFd,
-    /// Where its standard error arrives.
-    pub stderr: OwnedFd,
+    /// Where its standard error arrives; `None` with a terminal.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// What a child is given.
+struct Child<'a> {
+    stdio: [&'a OwnedFd; 3],
+    /// Where the master of its terminal goes, if it is to have one.
+    console: Option<&'a OwnedFd>,
+    gate: Gate,
 }
 
 /// Starts a container's first process. `target` is the first process of the container whose PID namespace it shares.
@@ -80,17 +90,19 @@ pub fn container(context: &Context, spec: &ContainerSpec, target: Option<i32>) -
         _ => rustix_unshare(UnshareFlags::NEWPID),
     };
     pids.map_err(text("make a PID namespace"))?;
-    fork(context, spec, |stdio, gate| {
-        settle(spec, stdio)?;
+    let (stdin, tty) = (spec.config.stdin, spec.config.tty);
+    fork(context, spec, stdin, tty, |child| {
+        settle(spec, child.stdio)?;
         if matches!(context.cgroups.layout(), Layout::V2(_)) {
             // The new namespace begins where the process is: it must be in its group by now.
-            gate.wait()?;
+            child.gate.wait()?;
             rustix_unshare(UnshareFlags::NEWCGROUP).map_err(text("make a cgroup namespace"))?;
         }
         rustix_unshare(UnshareFlags::NEWNS).map_err(text("make a mount namespace"))?;
         enter_rootfs(context, spec).map_err(|e| e.to_string())?;
-        gate.wait()?;
-        Err(run_program(spec, &arguments(spec)?))
+        child.take_terminal()?;
+        child.gate.wait()?;
+        Err(run_program(spec, &arguments(spec)?, tty))
     })
 }
 
@@ -103,6 +115,8 @@ pub fn command(
     spec: &ContainerSpec,
     init: i32,
     cmd: &[String],
+    stdin: bool,
+    tty: bool,
 ) -> Result<Started, String> {
     let text = |what: &'static str| move |e: io::Error| format!("{what}: {e}");
     let open = |name| namespaces::open(init, name).map_err(text("open the container's namespaces"));
@@ -110,15 +124,16 @@ pub fn command(
     if context.sandbox.config.linux.namespace_options.pid != NamespaceMode::Node {
         namespaces::enter(&pids, LinkNameSpaceType::ProcessID).map_err(text("enter the PID namespace"))?;
     }
-    fork(context, spec, |stdio, gate| {
-        settle(spec, stdio)?;
-        gate.wait()?;
+    fork(context, spec, stdin, tty, |child| {
+        settle(spec, child.stdio)?;
+        child.gate.wait()?;
         if matches!(context.cgroups.layout(), Layout::V2(_)) {
             namespaces::enter(&groups, LinkNameSpaceType::ControlGroup)
                 .map_err(text("enter the cgroup namespace"))?;
         }
         namespaces::enter(&mounts, LinkNameSpaceType::Mount).map_err(text("enter the mount namespace"))?;
-        Err(run_program(spec, cmd))
+        child.take_terminal()?;
+        Err(run_program(spec, cmd, tty))
     })
 }
 
@@ -196,10 +211,14 @@ fn enter_rootfs(context: &Context, spec: &ContainerSpec) -> io::Result<()> {
     .enter()
 }
 
-fn run_program(spec: &ContainerSpec, args: &[String]) -> String {
+fn run_program(spec: &ContainerSpec, args: &[String], tty: bool) -> String {
+    let mut env = environment(spec);
+    if tty && !env.iter().any(|e| e.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+    }
     process::become_program(&Program {
         args,
-        env: &environment(spec),
+        env: &env,
         working_dir: working_dir(spec),
         image_user: &spec.image.user,
         context: &spec.config.linux.security_context,
@@ -230,33 +249,76 @@ impl Gate {
     }
 }
 
+impl Child<'_> {
+    /// Makes the child's terminal in the container's own devpts and sends its master to the shim.
+    fn take_terminal(&self) -> Result<(), String> {
+        let Some(console) = self.console else { return Ok(()) };
+        let text = |e: io::Error| format!("make a terminal: {e}");
+        let (master, slave) = terminal::open().map_err(text)?;
+        terminal::take(&slave).map_err(text)?;
+        process::set_stdio(&slave, &slave, &slave).map_err(text)?;
+        descriptors::send(console.as_fd(), b"t", &[master.as_fd()]).map(drop).map_err(text)
+    }
+}
+
+/// The descriptors that shim and child share, the shim's end first.
+struct Pipes {
+    stdin: (OwnedFd, OwnedFd),
+    stdout: (OwnedFd, OwnedFd),
+    stderr: (OwnedFd, OwnedFd),
+    console: (OwnedFd, OwnedFd),
+    status: (OwnedFd, OwnedFd),
+    gate: (OwnedFd, OwnedFd),
+}
+
+impl Pipes {
+    fn make() -> Result<Pipes, String> {
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("make a pipe: {e}"));
+        let reversed = |(read, write)| (write, read);
+        Ok(Pipes {
+            stdin: reversed(pipe()?),
+            stdout: pipe()?,
+            stderr: pipe()?,
+            console: descriptors::pair().map_err(|e| format!("make a pair of sockets: {e}"))?,
+            status: pipe()?,
+            gate: reversed(pipe()?),
+        })
+    }
+}
+
 /// Forks; the child runs `body`, which returns only on failure. The shim's children are in its own PID
 /// namespace again afterwards, whatever came of it.
 fn fork(
     context: &Context,
     spec: &ContainerSpec,
-    body: impl FnOnce([&OwnedFd; 3], &Gate) -> Result<(), String>,
+    stdin: bool,
+    tty: bool,
+    body: impl FnOnce(&Child<'_>) -> Result<(), String>,
 ) -> Result<Started, String> {
-    let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("make a pipe: {e}"));
-    let made = pipe().and_then(|out| Ok((out, pipe()?, pipe()?, pipe()?)));
-    let forked = made.and_then(|pipes| {
+    let forked = Pipes::make().and_then(|pipes| {
         // SAFETY: this process has one thread; the child may allocate and lock as it likes.
         match unsafe { libc::fork() } {
             -1 => Err(format!("fork: {}", io::Error::last_os_error())),
             pid => Ok((pid, pipes)),
         }
     });
-    if let Ok((0, ((_, out), (_, err), (_, status), (gate, gate_end)))) = forked {
-        drop(gate_end);
-        let message = body([&context.null, &out, &err], &Gate(gate)).err().unwrap_or_default();
+    if let Ok((0, Pipes { stdin: (_, input), stdout: (_, out), stderr: (_, err), console, status, gate })) =
+        forked
+    {
+        drop((gate.0, status.0, console.0));
+        let null = &context.null;
+        let stdio = if tty { [null; 3] } else { [if stdin { &input } else { null }, &out, &err] };
+        let child = Child { stdio, console: tty.then_some(&console.1), gate: Gate(gate.1) };
+        let message = body(&child).err().unwrap_or_default();
         // Nobody is left to tell if this fails too; the shim then sees an exit without a program.
-        drop(File::from(status).write_all(message.as_bytes()));
+        drop(File::from(status.1).write_all(message.as_bytes()));
         // SAFETY: ends the child without running what the shim registered for its own end.
         unsafe { libc::_exit(128) };
     }
     let back = namespaces::enter(&context.own_pid_namespace, LinkNameSpaceType::ProcessID);
-    let (pid, ((stdout, out), (stderr, err), (status, status_end), (gate_end, gate))) = forked?;
-    drop((out, err, status_end, gate_end));
+    let (pid, pipes) = forked?;
+    drop((pipes.stdin.1, pipes.stdout.1, pipes.stderr.1, pipes.console.1, pipes.status.1, pipes.gate.1));
+    let (status, gate) = (pipes.status.0, pipes.gate.0);
     let outcome = back.map_err(|e| format!("return to the own PID namespace: {e}")).and_then(|()| {
         let joined = context.cgroups.add(&spec.cgroup, Scope::Container, pid);
         let opened = joined.and_then(|()| Ok(rustix::io::write(&gate, b"..").map(drop)?));
@@ -270,14 +332,21 @@ fn fork(
             (Err(e), Ok(())) => Err(format!("wait for the program to start: {e}")),
         }
     });
-    if let Err(message) = outcome {
+    let started = outcome.and_then(|()| {
+        let (stdout, stderr) = match tty {
+            true => (descriptors::receive(pipes.console.0.as_fd())?, None),
+            false => (pipes.stdout.0, Some(pipes.stderr.0)),
+        };
+        let started = Started { pid, stdin: (stdin && !tty).then_some(pipes.stdin.0), stdout, stderr };
+        for fd in started.stdin.iter().chain(&started.stderr).chain([&started.stdout]) {
+            rustix::io::ioctl_fionbio(fd, true).map_err(|e| format!("set a pipe non-blocking: {e}"))?;
+        }
+        Ok(started)
+    });
+    if started.is_err() {
         reap(pid);
-        return Err(message);
     }
-    for fd in [&stdout, &stderr] {
-        rustix::io::ioctl_fionbio(fd, true).map_err(|e| format!("set a pipe non-blocking: {e}"))?;
-    }
-    Ok(Started { pid, stdout, stderr })
+    started
 }
 
 /// Reads to the end of the status pipe, for as long as a start may take.

@@ -378,7 +378,6 @@ async fn what_cannot_start_says_why() {
         );
     }
     let refused = [
-        ("tty", ContainerConfig { tty: true, ..shell("") }),
         ("image", ContainerConfig { image: "other".into(), ..shell("") }),
         ("log_path", ContainerConfig { log_path: "../x".into(), ..shell("") }),
     ];

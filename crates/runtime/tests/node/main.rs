@@ -5,6 +5,7 @@ mod containers;
 mod hostile;
 mod images;
 mod recovery;
+mod streams;
 mod support;
 
 /// Where control groups are version 1, the same tests once more with a tree of version 2 in its place, in a
@@ -13,7 +14,7 @@ mod support;
 fn the_same_on_version_2_of_control_groups() {
     const SCRIPT: &str = "\
         while umount /sys/fs/cgroup/* 2>/dev/null; do :; done; umount /sys/fs/cgroup 2>/dev/null
-        mount -t cgroup2 none /sys/fs/cgroup && exec \"$0\" containers:: recovery:: --skip memory_limit";
+        mount -t cgroup2 none /sys/fs/cgroup && exec \"$0\" containers:: recovery:: streams:: --skip memory_limit";
     let version_1 = std::path::Path::new("/sys/fs/cgroup/memory").exists();
     if !support::possible() || !version_1 {
         return;

@@ -221,7 +221,7 @@ pub fn busybox_layer() -> Vec<u8> {
     add(&mut tar, "bin/busybox", 0o755, &busybox);
     for applet in [
         "sh", "echo", "cat", "id", "sleep", "ls", "dd", "mount", "touch", "readlink", "hostname", "head",
-        "tail", "mknod", "env", "grep", "tr", "kill", "stat",
+        "tail", "mknod", "env", "grep", "tr", "kill", "stat", "stty", "httpd", "mkdir",
     ] {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
