@@ -55,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "strategic", seeds: 600, run: targets::strategic::run },
     Target { name: "selector", seeds: 3000, run: targets::selector::run },
     Target { name: "quantity", seeds: 5000, run: targets::quantity::run },
+    Target { name: "frames", seeds: 2000, run: targets::frames::run },
     Target { name: "requests", seeds: 60, run: targets::requests::run },
 ];
 

@@ -264,6 +264,9 @@ pub fn container(
         labels: labels(pod),
         log_path: log_path(container.name(), attempt),
         stop_signal: container.lifecycle().stop_signal().unwrap_or_default().to_owned(),
+        stdin: container.stdin(),
+        stdin_once: container.stdin_once(),
+        tty: container.tty(),
         ..ContainerConfig::default()
     };
     out.labels.insert("io.kubernetes.container.name".into(), container.name().into());

@@ -29,8 +29,6 @@ const POD: &[(&str, Used)] = &[
 
 /// Fields of each container, init containers too.
 const CONTAINER: &[(&str, Used)] = &[
-    ("stdin", Set),
-    ("tty", Set),
     ("resources.claims", Set),
     ("volumeDevices", Set),
     ("securityContext.seLinuxOptions", Set),
@@ -61,7 +59,7 @@ const VOLUME: &[(&str, Used)] = &[
 /// Sources of a projected volume that are built.
 const SOURCES: &[&str] = &["serviceAccountToken", "configMap", "secret", "downwardAPI"];
 
-/// The paths of all fields in use that are not built, such as `spec.containers[0].tty`.
+/// The paths of all fields in use that are not built, such as `spec.containers[0].volumeDevices`.
 pub fn fields(pod: Ref<'_>) -> Vec<String> {
     let spec = pod.get("spec");
     let mut out = Vec::new();
@@ -135,18 +133,17 @@ mod tests {
     fn names_what_is_not_built_and_nothing_else() {
         let plain = doc!({ "spec": { "hostUsers": true, "overhead": {}, "volumes": [{ "name": "v", "emptyDir": {} },
             { "name": "t", "projected": { "sources": [{ "serviceAccountToken": { "path": "token" } }] } }],
-            "containers": [{ "name": "a", "stdin": false, "readinessProbe": { "httpGet": { "scheme": "HTTP" } }, "ports": [{ "containerPort": 1 }],
+            "containers": [{ "name": "a", "stdin": true, "tty": true, "readinessProbe": { "httpGet": { "scheme": "HTTP" } }, "ports": [{ "containerPort": 1 }],
             "volumeMounts": [{ "name": "v", "mountPath": "/v", "mountPropagation": "None" }] }] } });
         assert_eq!(fields(plain.root()), [""; 0]);
         let odd = doc!({ "spec": { "hostUsers": false, "volumes": [{ "name": "v", "nfs": { "path": "/" } }],
-            "initContainers": [{ "restartPolicy": "Always", "stdin": true }],
+            "initContainers": [{ "restartPolicy": "Always", "volumeDevices": [{ "name": "d" }] }],
             "containers": [{ "tty": true, "volumeMounts": [{ "bindMountOptions": ["x"] }] }] } });
         assert_eq!(
             fields(odd.root()),
             [
                 "spec.hostUsers",
-                "spec.initContainers[0].stdin",
-                "spec.containers[0].tty",
+                "spec.initContainers[0].volumeDevices",
                 "spec.containers[0].volumeMounts[0].bindMountOptions",
                 "spec.volumes[0].nfs"
             ]

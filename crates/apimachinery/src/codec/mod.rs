@@ -2,4 +2,6 @@
 
 pub mod json;
 pub mod protobuf;
+pub mod spdy;
+pub mod websocket;
 pub mod yaml;

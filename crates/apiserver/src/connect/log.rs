@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, BodyStream, Full};
 
+use super::{escape, words};
 use crate::tunnel::Tunnels;
 use crate::{Connect, Lister, Request};
 
@@ -61,16 +62,12 @@ async fn log(request: &Request, tunnels: &Tunnels) -> Result<Reply, Status> {
     let query = request.options.query.iter().filter(|(name, _)| passed.contains(&name.as_str()));
     for (i, (name, value)) in query.enumerate() {
         uri.push(if i == 0 { '?' } else { '&' });
-        uri.push_str(&format!(
-            "{name}={}",
-            value.replace('%', "%25").replace('&', "%26").replace('+', "%2B").replace(' ', "%20")
-        ));
+        uri.push_str(&format!("{name}={}", escape(value)));
     }
     let ask = http::Request::get(format!("http://{node}{uri}"))
         .body(Full::new(Bytes::new()))
         .map_err(Status::internal)?;
-    let response =
-        tunnels.request(node, ask).await.map_err(|err| Status::internal(format!("{err}{}", source(&err))))?;
+    let response = tunnels.request(node, ask).await.map_err(|err| Status::internal(words(&err)))?;
     let (parts, body) = response.into_parts();
     if !parts.status.is_success() {
         let said = body.collect().await.map(|b| b.to_bytes()).unwrap_or_default();
@@ -88,16 +85,12 @@ async fn log(request: &Request, tunnels: &Tunnels) -> Result<Reply, Status> {
     Ok(plain(RawBody::Stream(Box::pin(frames))))
 }
 
-fn source(err: &dyn std::error::Error) -> String {
-    err.source().map_or_else(String::new, |source| format!(": {source}"))
-}
-
 fn plain(body: RawBody) -> Reply {
     Reply::Raw(Raw { code: 200, content_type: "text/plain".into(), headers: Vec::new(), body })
 }
 
 /// The container that is meant: the one named, or the only one.
-fn container(request: &Request, spec: Ref<'_>) -> Result<String, Status> {
+pub(super) fn container(request: &Request, spec: Ref<'_>) -> Result<String, Status> {
     let names =
         |list| spec.get(list).items().map(|c: Ref<'_>| c.get(k::NAME).str().to_owned()).collect::<Vec<_>>();
     let (containers, init) = (names(k::CONTAINERS), names(k::INIT_CONTAINERS));

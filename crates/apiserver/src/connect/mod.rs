@@ -2,6 +2,7 @@
 
 pub mod log;
 pub mod reviews;
+pub mod stream;
 pub mod token;
 
 use std::sync::Arc;
@@ -24,7 +25,8 @@ pub fn connectors(
     tunnels: Tunnels,
 ) -> Vec<Box<dyn Connect>> {
     vec![
-        Box::new(log::Log { tunnels }),
+        Box::new(log::Log { tunnels: tunnels.clone() }),
+        Box::new(stream::Stream { tunnels }),
         Box::new(token::Token { tokens }),
         Box::new(reviews::Reviews { accounts, rbac }),
     ]
@@ -38,6 +40,27 @@ async fn asked(request: &Request, group: &str, version: &str, kind: &str) -> Res
     let expected = Expected { kind, gv: &gv, schema };
     let object = decode::object(&request.body, &expected, request.options.field_validation, &mut Vec::new())?;
     admission::asked(request, object).await
+}
+
+/// An error with all its causes.
+fn words(err: &dyn std::error::Error) -> String {
+    let mut out = err.to_string();
+    let mut source = err.source();
+    while let Some(cause) = source {
+        out = format!("{out}: {cause}");
+        source = cause.source();
+    }
+    out
+}
+
+/// A query's value, percent-encoded but for unreserved characters. Source: RFC 3986.
+fn escape(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
 }
 
 fn created(doc: Doc) -> Reply {

@@ -1,5 +1,6 @@
 //! One file per target.
 
+pub mod frames;
 pub mod json;
 pub mod json_patch;
 pub mod merge_patch;

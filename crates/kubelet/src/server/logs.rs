@@ -84,7 +84,7 @@ impl Options {
 }
 
 /// Percent-encoding.
-fn decode(text: &str) -> String {
+pub(super) fn decode(text: &str) -> String {
     let (mut out, bytes) = (Vec::new(), text.as_bytes());
     let mut i = 0;
     while i < bytes.len() {

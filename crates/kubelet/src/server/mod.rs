@@ -1,18 +1,21 @@
-//! What others ask of this node: `/healthz`, `/pods`, `/containerLogs/…`. One handler, whatever carried the request; who may
-//! ask was decided before. Upstream: pkg/kubelet/server.
+//! What others ask of this node: `/healthz`, `/pods`, `/containerLogs/…`, `/exec/…`, `/attach/…`, `/portForward/…`,
+//! `/run/…`. One handler, whatever carried the request; who may ask was decided before. Upstream: pkg/kubelet/server.
 
 pub mod logs;
+pub mod streams;
 pub mod tunnel;
 
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Doc, doc, k};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use hyper::body::Frame;
+use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -20,6 +23,9 @@ use crate::containers;
 use crate::doors::Doors;
 use crate::kubelet::Workers;
 use crate::worker::{Container, Phase, State};
+use runtime::{ContainerId, Runtime};
+use streams::upgrade::{Agreed, Asked, Offer};
+use streams::{Connection, forward, remote};
 
 /// An answer's body.
 pub type Body = BoxBody<Bytes, io::Error>;
@@ -35,29 +41,134 @@ pub struct Server {
 
 struct Inner {
     config: Config,
+    runtime: Arc<dyn Runtime>,
     workers: Workers,
     changes: logs::Changes,
 }
 
 impl Server {
-    pub(crate) fn new(config: Config, _doors: Doors, workers: Workers) -> Server {
-        Server { inner: Arc::new(Inner { config, workers, changes: logs::Changes::default() }) }
+    pub(crate) fn new(config: Config, doors: Doors, workers: Workers) -> Server {
+        let (runtime, changes) = (doors.runtime, logs::Changes::default());
+        Server { inner: Arc::new(Inner { config, runtime, workers, changes }) }
     }
 
     /// Answers one request.
-    pub async fn handle<B>(&self, request: Request<B>) -> Result<Response<Body>, Infallible> {
+    pub async fn handle<B>(&self, mut request: Request<B>) -> Result<Response<Body>, Infallible> {
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or("").to_owned();
-        let mut parts = path.trim_matches('/').split('/');
-        let answer = match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some("healthz"), None, ..) => text(StatusCode::OK, "ok"),
-            (Some("pods"), None, ..) => self.pods(),
-            (Some("containerLogs"), Some(namespace), Some(pod), Some(container), None) => {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let answer = match *parts.as_slice() {
+            ["healthz"] => text(StatusCode::OK, "ok"),
+            ["pods"] => self.pods(),
+            ["containerLogs", namespace, pod, container] => {
                 self.logs(namespace, pod, container, &query).await
+            }
+            ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
+                self.remote(&mut request, (namespace, pod, container), &query, remote::Action::Exec)
+            }
+            ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container] => {
+                self.remote(&mut request, (namespace, pod, container), &query, remote::Action::Attach)
+            }
+            ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
+                self.forward(&mut request, namespace, pod, &query)
+            }
+            ["run", namespace, pod, container] | ["run", namespace, pod, _, container]
+                if request.method() == http::Method::POST =>
+            {
+                self.run(namespace, pod, container, &query).await
             }
             _ => text(StatusCode::NOT_FOUND, "404 page not found"),
         };
         Ok(answer)
+    }
+
+    /// A running container.
+    fn running(
+        &self,
+        (namespace, pod, container): (&str, &str, &str),
+    ) -> Result<ContainerId, Response<Body>> {
+        let state = self.inner.workers.find(namespace, pod);
+        let state = state.ok_or_else(|| text(StatusCode::NOT_FOUND, "pod does not exist"))?;
+        let found = state.containers.iter().find(|c| c.name == container);
+        match found.map(|c| &c.phase) {
+            Some(Phase::Running { id, .. }) => Ok(id.clone()),
+            _ => {
+                let why = format!("container not found ({container:?})");
+                Err(text(StatusCode::INTERNAL_SERVER_ERROR, &why))
+            }
+        }
+    }
+
+    fn remote<B>(
+        &self,
+        request: &mut Request<B>,
+        which: (&str, &str, &str),
+        query: &str,
+        action: remote::Action,
+    ) -> Response<Body> {
+        let options = match remote::Options::parse(query) {
+            Ok(options) => options,
+            Err(why) => return text(StatusCode::BAD_REQUEST, &why),
+        };
+        let container = match self.running(which) {
+            Ok(container) => container,
+            Err(answer) => return answer,
+        };
+        let runtime = self.inner.runtime.clone();
+        upgrade(request, options.offer(), move |connection, version, channels| {
+            remote::serve(runtime, container, options, action, connection, version, channels)
+        })
+    }
+
+    fn forward<B>(
+        &self,
+        request: &mut Request<B>,
+        namespace: &str,
+        pod: &str,
+        query: &str,
+    ) -> Response<Body> {
+        let ports = match forward::ports(query) {
+            Ok(ports) => ports,
+            Err(why) => return text(StatusCode::BAD_REQUEST, &why),
+        };
+        let Some(state) = self.inner.workers.find(namespace, pod) else {
+            return text(StatusCode::NOT_FOUND, "pod does not exist");
+        };
+        let Some(sandbox) = state.sandbox_id() else {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "pod is not running");
+        };
+        let target = forward::Target {
+            runtime: self.inner.runtime.clone(),
+            sandbox: sandbox.clone(),
+            pod: pod.to_owned(),
+            uid: state.object().metadata().uid().to_owned(),
+        };
+        upgrade(request, forward::offer(&ports), move |connection, _, channels| {
+            forward::serve(target, connection, channels)
+        })
+    }
+
+    /// Runs a command to its end; the answer is what it said, as upstream labels it.
+    async fn run(&self, namespace: &str, pod: &str, container: &str, query: &str) -> Response<Body> {
+        let container = match self.running((namespace, pod, container)) {
+            Ok(container) => container,
+            Err(answer) => return answer,
+        };
+        let command = query.split('&').find_map(|p| p.strip_prefix("cmd=")).map(logs::decode);
+        let command = command.unwrap_or_default().split(' ').map(str::to_owned).collect();
+        match self.inner.runtime.exec_sync(&container, command, Duration::ZERO).await {
+            Ok(done) if done.exit_code == 0 => {
+                let mut answer = Response::new(full([done.stdout, done.stderr].concat()));
+                let json = http::HeaderValue::from_static("application/json");
+                answer.headers_mut().insert("content-type", json);
+                answer
+            }
+            Ok(done) => {
+                let why = format!("command exited with {}", done.exit_code);
+                text(StatusCode::INTERNAL_SERVER_ERROR, &why)
+            }
+            Err(err) => text(StatusCode::INTERNAL_SERVER_ERROR, &err.to_string()),
+        }
     }
 
     fn pods(&self) -> Response<Body> {
@@ -101,6 +212,32 @@ impl Server {
         answer.headers_mut().insert("content-type", http::HeaderValue::from_static("text/plain"));
         answer
     }
+}
+
+/// Takes a request's connection over for `serve`, which is told the version, and whether channels carry the streams.
+fn upgrade<B, F>(
+    request: &mut Request<B>,
+    offer: Offer<'_>,
+    serve: impl FnOnce(Connection, String, bool) -> F + Send + 'static,
+) -> Response<Body>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Some(asked) = Asked::of(request) else {
+        return text(StatusCode::BAD_REQUEST, "Upgrade request required");
+    };
+    let Agreed { version, channels, codec, response, on } = match asked.agree(request.headers(), offer) {
+        Ok(agreed) => agreed,
+        Err(answer) => return answer,
+    };
+    base::task::spawn(async move {
+        match on.await {
+            Ok(io) => serve(Connection::start(TokioIo::new(io), codec), version, channels).await,
+            Err(err) => tracing::debug!(error = %err, "take over a connection"),
+        }
+    })
+    .detach();
+    response
 }
 
 /// Which run of a container is meant.

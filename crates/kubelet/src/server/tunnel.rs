@@ -71,6 +71,7 @@ async fn serve(stream: Box<dyn ByteStream>, server: Server) {
         .timer(TokioTimer::new())
         .keep_alive_interval(Some(PING_EVERY))
         .keep_alive_timeout(PING_MAX)
+        .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), answer)
         .await;
     if let Err(err) = served {

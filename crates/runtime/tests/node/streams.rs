@@ -226,7 +226,7 @@ async fn connections_are_made_inside_the_pods_network() {
     in_time(stream.read_to_string(&mut said)).await.expect("read");
     assert!(said.ends_with("\r\n\r\nhere\n"), "{said}");
     node.engine().stop_container(&id, Duration::ZERO).await.expect("stop");
-    let refused = node.engine().connect(&sandbox, both(9)).await.err().expect("nobody listens");
+    let refused = node.engine().connect(&sandbox, both(9)).await.expect_err("nobody listens");
     assert!(refused.to_string().contains("dial [::1]:9"), "{refused}");
     node.finish().await;
 }
