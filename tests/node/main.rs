@@ -13,3 +13,4 @@ mod kills;
 mod leaves;
 mod node;
 mod seeds;
+mod streams;

@@ -32,5 +32,6 @@ each! {
     strategic "strategic",
     selector "selector",
     quantity "quantity",
+    frames "frames",
     requests "requests",
 }

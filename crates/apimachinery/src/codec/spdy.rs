@@ -282,7 +282,8 @@ impl Encoder {
         }
     }
 
-    /// One deflate block, stored as it is; the first goes after the compression's own head.
+    /// Deflate blocks, stored as they are; the first goes after the compression's own head. An empty block ends them:
+    /// without it Go's reader awaits more.
     fn headers(&mut self, headers: &Headers, out: &mut Vec<u8>) {
         let mut names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
@@ -300,7 +301,7 @@ impl Encoder {
             out.extend(ZLIB_HEAD);
             out.extend(DICTIONARY_ID.to_be_bytes());
         }
-        for block in text.chunks(usize::from(u16::MAX)) {
+        for block in text.chunks(usize::from(u16::MAX)).chain([&[][..]]) {
             let length = block.len() as u16;
             out.push(0);
             out.extend(length.to_le_bytes());

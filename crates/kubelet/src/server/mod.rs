@@ -30,6 +30,9 @@ use streams::{Connection, forward, remote};
 /// An answer's body.
 pub type Body = BoxBody<Bytes, io::Error>;
 
+/// An answer in place of what was wanted.
+type Refusal = Box<Response<Body>>;
+
 /// How many pieces of a stream wait for a slow reader.
 const PIECES_MAX: usize = 16;
 
@@ -83,18 +86,15 @@ impl Server {
     }
 
     /// A running container.
-    fn running(
-        &self,
-        (namespace, pod, container): (&str, &str, &str),
-    ) -> Result<ContainerId, Response<Body>> {
+    fn running(&self, (namespace, pod, container): (&str, &str, &str)) -> Result<ContainerId, Refusal> {
         let state = self.inner.workers.find(namespace, pod);
-        let state = state.ok_or_else(|| text(StatusCode::NOT_FOUND, "pod does not exist"))?;
+        let state = state.ok_or_else(|| Refusal::from(text(StatusCode::NOT_FOUND, "pod does not exist")))?;
         let found = state.containers.iter().find(|c| c.name == container);
         match found.map(|c| &c.phase) {
             Some(Phase::Running { id, .. }) => Ok(id.clone()),
             _ => {
                 let why = format!("container not found ({container:?})");
-                Err(text(StatusCode::INTERNAL_SERVER_ERROR, &why))
+                Err(text(StatusCode::INTERNAL_SERVER_ERROR, &why).into())
             }
         }
     }
@@ -112,7 +112,7 @@ impl Server {
         };
         let container = match self.running(which) {
             Ok(container) => container,
-            Err(answer) => return answer,
+            Err(answer) => return *answer,
         };
         let runtime = self.inner.runtime.clone();
         upgrade(request, options.offer(), move |connection, version, channels| {
@@ -152,7 +152,7 @@ impl Server {
     async fn run(&self, namespace: &str, pod: &str, container: &str, query: &str) -> Response<Body> {
         let container = match self.running((namespace, pod, container)) {
             Ok(container) => container,
-            Err(answer) => return answer,
+            Err(answer) => return *answer,
         };
         let command = query.split('&').find_map(|p| p.strip_prefix("cmd=")).map(logs::decode);
         let command = command.unwrap_or_default().split(' ').map(str::to_owned).collect();
@@ -228,7 +228,7 @@ where
     };
     let Agreed { version, channels, codec, response, on } = match asked.agree(request.headers(), offer) {
         Ok(agreed) => agreed,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     base::task::spawn(async move {
         match on.await {

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use hyper::upgrade::OnUpgrade;
 
 use super::channels::{self, Codec};
-use crate::server::{Body, full, text};
+use crate::server::{Body, Refusal, full, text};
 
 /// What makes a WebSocket key an answer. Source: RFC 6455, section 1.3.
 const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -68,7 +68,7 @@ impl Asked {
     ///
     /// # Errors
     /// The answer to a client that wants what is not offered.
-    pub fn agree(self, headers: &HeaderMap, offer: Offer<'_>) -> Result<Agreed, Response<Body>> {
+    pub fn agree(self, headers: &HeaderMap, offer: Offer<'_>) -> Result<Agreed, Refusal> {
         let mut response = Response::new(full(""));
         let (version, channels, codec) = if self.protocol.eq_ignore_ascii_case("SPDY/3.1") {
             let version = spdy_version(headers, offer.spdy)?;
@@ -80,7 +80,7 @@ impl Asked {
             websocket(headers, offer, &mut response)?
         } else {
             let why = format!("unable to upgrade: unsupported protocol {:?}", self.protocol);
-            return Err(text(StatusCode::BAD_REQUEST, &why));
+            return Err(text(StatusCode::BAD_REQUEST, &why).into());
         };
         if !self.tunnelled {
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -100,7 +100,7 @@ fn words(headers: &HeaderMap, name: HeaderName) -> Vec<String> {
 }
 
 /// The first of the client's versions that is offered.
-fn spdy_version(headers: &HeaderMap, offered: &[&str]) -> Result<String, Response<Body>> {
+fn spdy_version(headers: &HeaderMap, offered: &[&str]) -> Result<String, Refusal> {
     let wanted = words(headers, STREAM_PROTOCOL);
     if wanted.is_empty() {
         return Ok(String::new());
@@ -116,20 +116,20 @@ fn spdy_version(headers: &HeaderMap, offered: &[&str]) -> Result<String, Respons
     })
 }
 
-fn refused(wanted: &[String], offered: &[&str]) -> Response<Body> {
+fn refused(wanted: &[String], offered: &[&str]) -> Refusal {
     let (wanted, offered) = (wanted.join(" "), offered.join(" "));
     let why = format!(
         "unable to upgrade: unable to negotiate protocol: client supports [{wanted}], server accepts [{offered}]"
     );
-    text(StatusCode::FORBIDDEN, &why)
+    text(StatusCode::FORBIDDEN, &why).into()
 }
 
 fn websocket(
     headers: &HeaderMap,
     offer: Offer<'_>,
     response: &mut Response<Body>,
-) -> Result<(String, bool, Codec), Response<Body>> {
-    let bad = |why: &str| text(StatusCode::BAD_REQUEST, &format!("unable to upgrade: {why}"));
+) -> Result<(String, bool, Codec), Refusal> {
+    let bad = |why: &str| Refusal::from(text(StatusCode::BAD_REQUEST, &format!("unable to upgrade: {why}")));
     let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| bad("no Sec-WebSocket-Key"))?;
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
         return Err(bad("Sec-WebSocket-Version is not 13"));
