@@ -3,6 +3,7 @@
 //! It knows no image store and no pod object: everything it needs comes in a [`protocol::ContainerSpec`].
 //! Streams of commands and containers leave it as descriptors over its socket. Upstream: containerd-shim-runc-v2.
 
+mod connection;
 mod launch;
 mod log;
 mod pause;

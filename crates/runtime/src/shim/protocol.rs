@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::image::config::RunConfig;
-use crate::{ContainerConfig, ContainerId, ContainerState, LinuxContainerUser, PodSandboxConfig, SandboxId, StreamOptions};
+use crate::{
+    ContainerConfig, ContainerId, ContainerState, LinuxContainerUser, PodSandboxConfig, SandboxId,
+    StreamOptions,
+};
 
 /// The version of everything in this file.
 pub const VERSION: u32 = 1;

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -17,24 +17,23 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFlags, Timespec};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
+use super::connection::Connection;
 use super::log::{Log, Stream};
 use super::pause;
 use super::protocol::{
     Call, ContainerRecord, ContainerSpec, Descriptor, EXEC_OUTPUT_BYTES_MAX, Failure, Message, Reply,
-    Request, STATE_FILE, State, VERSION, encode, lengths, now,
+    Request, STATE_FILE, State, VERSION, encode, now,
 };
 use super::spawn::{self, Context, Started, poll_fd};
 use super::streams::Tap;
 use crate::linux::cgroups::{Cgroups, Scope};
-use crate::linux::{descriptors, namespaces, process, write_atomically};
+use crate::linux::{namespaces, process, write_atomically};
 use crate::{ContainerId, ContainerState, LinuxContainerResources, NamespaceMode, StreamOptions};
 
-/// How much is read from a pipe or connection at once.
+/// How much is read from a pipe at once.
 const READ_BYTES: usize = 64 << 10;
 /// How many reads from one pipe follow each other before others get their turn.
 const READS_MAX: usize = 16;
-/// What may wait to be read by one connection before it is closed.
-const UNREAD_BYTES_MAX: usize = 128 << 20;
 /// The exit code of a container whose program could not be started. Source: containerd.
 const EXIT_CODE_NOT_STARTED: i32 = 128;
 
@@ -64,17 +63,6 @@ pub(super) struct Shim {
     /// Who listens to containers' output.
     pub(super) taps: Vec<Tap>,
     shutdown: bool,
-}
-
-struct Connection {
-    stream: UnixStream,
-    input: Vec<u8>,
-    output: Vec<u8>,
-    /// They leave with the first byte of the output.
-    descriptors: Vec<OwnedFd>,
-    /// It follows the containers.
-    follows: bool,
-    broken: bool,
 }
 
 /// Who waits for an answer: connection and request.
@@ -179,9 +167,8 @@ impl Shim {
         let mut sources = vec![Source::Signals, Source::Listener];
         let mut fds = vec![poll_fd(&self.signals, PollFlags::IN), poll_fd(&self.listener, PollFlags::IN)];
         for (id, c) in &self.connections {
-            let wants = if c.output.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
             sources.push(Source::Connection(*id));
-            fds.push(poll_fd(&c.stream, wants));
+            fds.push(c.poll_fd());
         }
         for (i, tap) in self.taps.iter().enumerate() {
             sources.push(Source::Tap(i));
@@ -257,15 +244,7 @@ impl Shim {
         while let Ok((stream, _)) = self.listener.accept() {
             if stream.set_nonblocking(true).is_ok() {
                 self.connections_made += 1;
-                let connection = Connection {
-                    stream,
-                    input: Vec::new(),
-                    output: Vec::new(),
-                    descriptors: Vec::new(),
-                    follows: false,
-                    broken: false,
-                };
-                self.connections.insert(self.connections_made, connection);
+                self.connections.insert(self.connections_made, Connection::new(stream));
             }
         }
     }
@@ -690,70 +669,6 @@ impl Shim {
         if let Err(e) = self.context.cgroups.remove(path) {
             eprintln!("remove control group {path}: {e}");
         }
-    }
-}
-
-// === impl Connection ===
-
-impl Connection {
-    /// Reads what there is, and gives the requests that are complete.
-    fn receive(&mut self) -> Vec<Request> {
-        let mut buffer = [0; READ_BYTES];
-        loop {
-            match self.stream.read(&mut buffer) {
-                Ok(0) => {
-                    self.broken = true;
-                    break;
-                }
-                Ok(n) => self.input.extend_from_slice(&buffer[..n]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.broken = true;
-                    break;
-                }
-            }
-        }
-        let (mut requests, mut done) = (Vec::new(), 0);
-        while let Some(head) = self.input[done..].first_chunk::<8>() {
-            let Some((json, raw)) = lengths(*head) else {
-                self.broken = true;
-                break;
-            };
-            let Some(body) = self.input[done + 8..].get(..json + raw) else { break };
-            match serde_json::from_slice(&body[..json]) {
-                Ok(request) => requests.push(request),
-                Err(e) => {
-                    eprintln!("a request that is none: {e}");
-                    self.broken = true;
-                }
-            }
-            done += 8 + json + raw;
-        }
-        self.input.drain(..done);
-        requests
-    }
-
-    /// Writes what the other side takes without waiting.
-    fn send(&mut self) {
-        let mut done = 0;
-        while done < self.output.len() {
-            let fds: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
-            match descriptors::send(self.stream.as_fd(), &self.output[done..], &fds) {
-                Ok(n) => {
-                    done += n;
-                    self.descriptors.clear();
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => {
-                    self.broken = true;
-                    break;
-                }
-            }
-        }
-        self.output.drain(..done);
-        self.broken |= self.output.len() > UNREAD_BYTES_MAX;
     }
 }
 
