@@ -277,15 +277,8 @@ impl Driver {
         for (id, kind, index, since) in wanted {
             let key = (id.clone(), kind);
             if !self.probes.contains_key(&key) {
-                let task = probes::start(
-                    self.core.clone(),
-                    self.me.clone(),
-                    context.state.clone(),
-                    index,
-                    id,
-                    kind,
-                    since,
-                );
+                let (core, me, state) = (self.core.clone(), self.me.clone(), context.state.clone());
+                let task = probes::start(core, me, state, index, id, kind, since);
                 self.probes.insert(key, task);
             }
         }
