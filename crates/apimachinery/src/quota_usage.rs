@@ -197,11 +197,43 @@ fn is_counted(pod: Pod<'_>, now: Timestamp) -> bool {
     }
 }
 
-/// What a pod asks for of `which`, requests or limits, as [`pod_requests_or`] reckons it, without overhead.
+/// What a running container has been given, by its pod's status: while that is more than it wants, it still has it.
+fn given(pod: Pod<'_>, container: Container<'_>) -> Usage {
+    let status = pod.0.get(k::STATUS);
+    let mut all = [k::CONTAINER_STATUSES, k::INIT_CONTAINER_STATUSES]
+        .into_iter()
+        .flat_map(|list| status.get(list).items());
+    let Some(found) = all.find(|c| c.get(k::NAME).str() == container.name()) else { return Usage::new() };
+    let mut out = amounts(found.get(k::RESOURCES).get(k::REQUESTS));
+    for (name, amount) in amounts(found.get(k::ALLOCATED_RESOURCES)) {
+        let entry = out.entry(name).or_insert(amount);
+        *entry = (*entry).max(amount);
+    }
+    out
+}
+
+/// Whether the pod's node has said that it never will have what the pod wants.
+fn is_infeasible(pod: Pod<'_>) -> bool {
+    pod.0
+        .get(k::STATUS)
+        .get(k::CONDITIONS)
+        .items()
+        .any(|c| c.get(k::TYPE).str() == "PodResizePending" && c.get(k::REASON).str() == "Infeasible")
+}
+
+/// What a pod asks for of `which`, requests or limits, as [`pod_requests_or`] reckons it, without overhead. Of requests
+/// that are being changed it is what was given or what is wanted, whichever is more.
 pub fn pod_total(pod: Pod<'_>, which: crate::doc::Key, missing: &Usage) -> Usage {
+    let infeasible = is_infeasible(pod);
     let of = |c: Container<'_>| {
         let mut own = missing.clone();
         own.extend(amounts(c.0.get(k::RESOURCES).get(which)));
+        if which == k::REQUESTS {
+            for (name, amount) in given(pod, c) {
+                let entry = own.entry(name).or_insert(amount);
+                *entry = if infeasible { amount } else { (*entry).max(amount) };
+            }
+        }
         own
     };
     let mut total = Usage::new();

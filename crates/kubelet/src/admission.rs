@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use apimachinery::quantity::{Format, Quantity};
+use apimachinery::quantity::Quantity;
+use apimachinery::quota_usage;
 use apimachinery::schema::views::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
-use apimachinery::{Ref, k};
+use apimachinery::{Doc, Ref, k};
 
 use crate::refused;
 use crate::worker::{End, Resize, Role, container_specs};
@@ -68,52 +69,24 @@ pub fn admit(pod: Ref<'_>, node: Ref<'_>, allocatable: &Resources, others: &[Ref
     Ok(())
 }
 
-/// What a pod asks for: its containers and sidecars together, or an init container beside the sidecars before it; what
-/// it says for itself as a whole comes first; and its overhead.
+/// What a pod asks for by its spec, whatever its status says it has.
 pub fn pod_requests(pod: Ref<'_>) -> Resources {
-    amounts(pod, k::REQUESTS)
+    let mut spec = Doc::object();
+    spec.edit().set(k::SPEC, pod.get(k::SPEC));
+    quota_usage::pod_requests(Pod(spec.root()))
 }
 
 /// What a pod may use of those resources that all of its containers, or it as a whole, limit.
 pub fn pod_limits(pod: Ref<'_>) -> Resources {
-    let whole = amounts_of(pod.get(k::SPEC).get(k::RESOURCES), k::LIMITS);
-    let lasting: Vec<Resources> = container_specs(pod)
-        .filter(|(role, _)| *role != Role::Ephemeral)
-        .map(|(_, c)| amounts_of(c.get(k::RESOURCES), k::LIMITS))
-        .collect();
-    let mut out = amounts(pod, k::LIMITS);
-    out.retain(|name, _| whole.contains_key(name) || lasting.iter().all(|c| c.contains_key(name)));
+    let limits = |of: Ref<'_>| quota_usage::amounts(of.get(k::RESOURCES).get(k::LIMITS));
+    let whole = limits(pod.get(k::SPEC));
+    let lasting: Vec<Resources> =
+        container_specs(pod).filter(|(role, _)| *role != Role::Ephemeral).map(|(_, c)| limits(c)).collect();
+    let mut out = quota_usage::pod_limits(Pod(pod));
+    out.retain(|name, q| {
+        !q.is_zero() && (whole.contains_key(name) || lasting.iter().all(|c| c.contains_key(name)))
+    });
     out
-}
-
-fn amounts_of(resources: Ref<'_>, list: apimachinery::Key) -> Resources {
-    let parsed = |(name, q): (&str, Ref<'_>)| Some((name.to_owned(), Quantity::parse(q.str()).ok()?));
-    resources.get(list).entries().filter_map(parsed).filter(|(_, q)| !q.is_zero()).collect()
-}
-
-fn amounts(pod: Ref<'_>, list: apimachinery::Key) -> Resources {
-    let spec = pod.get(k::SPEC);
-    let of = |c: Ref<'_>| amounts_of(c.get(k::RESOURCES), list);
-    let (mut sidecars, mut peak) = (Resources::new(), Resources::new());
-    for c in spec.get(k::INIT_CONTAINERS).items() {
-        let mut here = sidecars.clone();
-        add(&mut here, &of(c));
-        if c.get(k::RESTART_POLICY).str() == "Always" {
-            sidecars = here.clone();
-        }
-        max(&mut peak, &here);
-    }
-    let mut sum = sidecars;
-    spec.get(k::CONTAINERS).items().for_each(|c| add(&mut sum, &of(c)));
-    max(&mut sum, &peak);
-    sum.extend(amounts_of(spec.get(k::RESOURCES), list));
-    let parsed = |(name, q): (&str, Ref<'_>)| Some((name.to_owned(), Quantity::parse(q.str()).ok()?));
-    let mut overhead: Resources = spec.get(k::OVERHEAD).entries().filter_map(parsed).collect();
-    if list == k::LIMITS {
-        overhead.retain(|name, _| sum.contains_key(name));
-    }
-    add(&mut sum, &overhead);
-    sum
 }
 
 /// Whether the node has room for what a running pod wants to have.
@@ -135,7 +108,7 @@ pub fn room(pod: Ref<'_>, allocatable: &Resources, others: &[Ref<'_>]) -> Option
 /// The first resource that others leave too little of, with words.
 fn lacks(wants: &Resources, allocatable: &Resources, others: &[Ref<'_>]) -> Option<(String, String)> {
     let mut used = Resources::new();
-    others.iter().for_each(|p| add(&mut used, &pod_requests(*p)));
+    others.iter().for_each(|p| quota_usage::add_all(&mut used, &pod_requests(*p)));
     wants.iter().find_map(|(name, want)| {
         let used = used.get(name).copied().unwrap_or(Quantity::ZERO);
         let have = allocatable.get(name).copied().unwrap_or(Quantity::ZERO);
@@ -149,22 +122,6 @@ fn lacks(wants: &Resources, allocatable: &Resources, others: &[Ref<'_>]) -> Opti
         );
         Some((name.clone(), message))
     })
-}
-
-fn add(to: &mut Resources, more: &Resources) {
-    for (name, q) in more {
-        let at = to.entry(name.clone()).or_insert(Quantity::from_value(0, Format::DecimalSi));
-        *at = at.add(*q);
-    }
-}
-
-fn max(to: &mut Resources, other: &Resources) {
-    for (name, q) in other {
-        let at = to.entry(name.clone()).or_insert(*q);
-        if *q > *at {
-            *at = *q;
-        }
-    }
 }
 
 /// Sysctls that harm nobody but the pod. Source: pkg/kubelet/sysctl/safe_sysctls.go.
@@ -264,7 +221,7 @@ fn requirement(r: NodeSelectorRequirement<'_>, value: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use apimachinery::{Doc, doc};
+    use apimachinery::doc;
 
     fn pod(cpu: &str) -> Doc {
         doc!({ "spec": { "containers": [{ "name": "a", "resources": { "requests": { "cpu": cpu } } }] } })

@@ -271,7 +271,7 @@ pub fn container(
     };
     out.labels.insert("io.kubernetes.container.name".into(), container.name().into());
     out.linux.resources = resources(pod.0, container.0, inputs.memory);
-    out.linux.security_context = security_context(pod, container);
+    out.linux.security_context = security_context(inputs.config, pod, container);
     let target = container.0.get(k::TARGET_CONTAINER_NAME).str();
     if !target.is_empty() && !shares_pids(pod) && !pod.spec().host_pid() {
         let found =
@@ -369,7 +369,11 @@ fn bind(container_path: PathBuf, host_path: PathBuf, readonly: bool) -> Mount {
     Mount { container_path, host_path, readonly, ..Mount::default() }
 }
 
-fn security_context(pod: Pod<'_>, container: Container<'_>) -> LinuxContainerSecurityContext {
+fn security_context(
+    config: &Config,
+    pod: Pod<'_>,
+    container: Container<'_>,
+) -> LinuxContainerSecurityContext {
     let (own, shared) = (container.security_context(), pod.spec().security_context());
     let names = |list: Ref<'_>| list.items().map(|c| c.str().trim_start_matches("CAP_").to_owned()).collect();
     let privileged = own.privileged() == Some(true);
@@ -395,6 +399,10 @@ fn security_context(pod: Pod<'_>, container: Container<'_>) -> LinuxContainerSec
         readonly_paths: None,
         seccomp: match profile.type_() {
             "RuntimeDefault" if !privileged => SecurityProfile::RuntimeDefault,
+            "Localhost" if !privileged => {
+                let name = profile.localhost_profile().unwrap_or_default();
+                SecurityProfile::Localhost(config.root_dir.join("seccomp").join(name).display().to_string())
+            }
             _ => SecurityProfile::Unconfined,
         },
     }

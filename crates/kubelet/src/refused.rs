@@ -23,7 +23,6 @@ const POD: &[(&str, Used)] = &[
     ("evictionResponders", Set),
     ("securityContext.seLinuxOptions", Set),
     ("securityContext.windowsOptions", Set),
-    ("securityContext.seccompProfile.type", NotOneOf(&["", "RuntimeDefault", "Unconfined"])),
     ("securityContext.appArmorProfile.type", NotOneOf(&["", "Unconfined"])),
 ];
 
@@ -34,7 +33,6 @@ const CONTAINER: &[(&str, Used)] = &[
     ("securityContext.seLinuxOptions", Set),
     ("securityContext.windowsOptions", Set),
     ("securityContext.procMount", NotOneOf(&["", "Default"])),
-    ("securityContext.seccompProfile.type", NotOneOf(&["", "RuntimeDefault", "Unconfined"])),
     ("securityContext.appArmorProfile.type", NotOneOf(&["", "Unconfined"])),
 ];
 

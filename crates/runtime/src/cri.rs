@@ -489,7 +489,7 @@ pub enum SecurityProfile {
     Unconfined,
     /// The engine's own.
     RuntimeDefault,
-    /// A file on the host. Refused: not built yet.
+    /// A file on the host, in the OCI runtime specification's form.
     Localhost(String),
 }
 

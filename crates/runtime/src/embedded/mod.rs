@@ -39,7 +39,7 @@ use crate::shim::protocol::{
 use crate::{
     BoxFuture, ContainerConfig, ContainerEventType, ContainerId, ContainerStats, ContainerStatus, Error,
     EventSender, Events, ExecSyncResponse, ImageStore, LinuxContainerResources, NamespaceMode,
-    PodSandboxConfig, PodSandboxStatus, Result, Runtime, SandboxId, StreamOptions, Streams, VersionResponse,
+    PodSandboxConfig, PodSandboxStatus, Result, Runtime, SandboxId, SecurityProfile, StreamOptions, Streams, VersionResponse,
 };
 
 /// The memory that a pod's containers share as /dev/shm. Source: containerd.
@@ -388,6 +388,10 @@ impl Inner {
             make_all(&empty)?;
             layers.push(empty);
         }
+        let seccomp = match &config.linux.security_context.seccomp {
+            SecurityProfile::Localhost(path) => Some(own_filter(path)?),
+            _ => None,
+        };
         let sandbox = sandbox.state().sandbox.config;
         let log_path =
             (!config.log_path.as_os_str().is_empty()).then(|| sandbox.log_directory.join(&config.log_path));
@@ -398,6 +402,7 @@ impl Inner {
             layers,
             dir,
             log_path,
+            seccomp,
             created_at: now(),
             config,
             id,
@@ -632,6 +637,13 @@ async fn to_the_end<T: Send + 'static>(call: impl Future<Output = Result<T>> + S
     })
     .detach();
     rx.await.unwrap_or_else(|_| Err(Error::Shim { message: "the call was cut off".to_owned() }))
+}
+
+/// A system call filter of the node's owner, which makes sense.
+fn own_filter(path: &str) -> Result<String> {
+    let text = fs::read_to_string(path).map_err(Error::io(format!("load seccomp profile {path}")))?;
+    let made = crate::linux::seccomp_profile::compile(&text);
+    made.map_err(Error::io(format!("load seccomp profile {path}"))).map(|_| text)
 }
 
 /// Bytes that a tree takes on its file system, without what is mounted in it.

@@ -3,7 +3,7 @@
 use std::path::{Component, Path};
 
 use crate::linux::{caps, namespaces};
-use crate::{ContainerConfig, Error, NamespaceMode, PodSandboxConfig, Result, SecurityProfile};
+use crate::{ContainerConfig, Error, NamespaceMode, PodSandboxConfig, Result};
 
 /// The kernel's limit.
 const HOSTNAME_BYTES_MAX: usize = 64;
@@ -65,9 +65,6 @@ pub fn container(config: &ContainerConfig) -> Result<()> {
         }
     }
     let context = &config.linux.security_context;
-    if let SecurityProfile::Localhost(path) = &context.seccomp {
-        return unsupported("security_context.seccomp", &format!("Localhost profile {path:?}"));
-    }
     if context.run_as_user.is_some() && !context.run_as_username.is_empty() {
         return invalid("security_context.run_as_username", "not together with run_as_user");
     }

@@ -13,6 +13,7 @@ pub mod namespaces;
 pub mod process;
 pub mod rootfs;
 pub mod seccomp;
+pub mod seccomp_profile;
 pub mod terminal;
 pub mod user;
 

@@ -16,7 +16,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit};
 
 use super::user::{self, Identity};
-use super::{caps, seccomp};
+use super::{caps, seccomp, seccomp_profile};
 use crate::{LinuxContainerSecurityContext, LinuxContainerUser, SecurityProfile};
 
 /// Where programs are looked for if the container's environment does not say.
@@ -38,6 +38,8 @@ pub struct Program<'a> {
     pub image_user: &'a str,
     /// Identity and confinement.
     pub context: &'a LinuxContainerSecurityContext,
+    /// The text of a system call filter of its own.
+    pub seccomp: Option<&'a str>,
 }
 
 /// Becomes the program. The root has been changed already. Returns only on failure, with words for the user.
@@ -78,6 +80,10 @@ fn prepare(program: &Program<'_>) -> Result<(PathBuf, Vec<String>), String> {
     let filter = match &context.seccomp {
         SecurityProfile::RuntimeDefault if !context.privileged => {
             Some(seccomp::runtime_default(set).map_err(fail("make the seccomp filter"))?)
+        }
+        SecurityProfile::Localhost(_) if !context.privileged => {
+            let text = program.seccomp.unwrap_or_default();
+            Some(seccomp_profile::compile(text).map_err(fail("make the seccomp filter"))?)
         }
         _ => None,
     };

@@ -217,6 +217,9 @@ pub struct ContainerSpec {
     pub cgroup: String,
     /// Its log.
     pub log_path: Option<PathBuf>,
+    /// The text of its own system call filter.
+    #[serde(default)]
+    pub seccomp: Option<String>,
     /// Nanoseconds since the epoch.
     pub created_at: i64,
 }

@@ -222,6 +222,7 @@ fn run_program(spec: &ContainerSpec, args: &[String], tty: bool) -> String {
         working_dir: working_dir(spec),
         image_user: &spec.image.user,
         context: &spec.config.linux.security_context,
+        seccomp: spec.seccomp.as_deref(),
     })
 }
 
@@ -404,6 +405,7 @@ mod tests {
             dir: "/".into(),
             cgroup: String::new(),
             log_path: None,
+            seccomp: None,
             created_at: 0,
         }
     }

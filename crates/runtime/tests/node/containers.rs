@@ -279,6 +279,27 @@ async fn one_pid_namespace_for_the_pod_or_a_target() {
 }
 
 #[tokio::test]
+async fn a_system_call_filter_of_the_nodes_owner() {
+    on_a_node!(node, sandbox);
+    let path = node.path("profile.json");
+    let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":13}]}"#;
+    fs::write(&path, text).expect("write");
+    let mut config = shell(
+        "exec 2>&1; busybox mkdir /tmp/x || echo denied; grep Seccomp: /proc/self/status | tr -d '\\t'",
+    );
+    config.linux.security_context.seccomp = SecurityProfile::Localhost(path.display().to_string());
+    for no_new_privs in [false, true] {
+        config.linux.security_context.no_new_privs = no_new_privs;
+        config.log_path = format!("filtered-{no_new_privs}.log").into();
+        let (_, log) = node.run(&sandbox, config.clone()).await;
+        assert!(log.contains("Permission denied\ndenied\nSeccomp:2\n"), "{log}");
+    }
+    fs::write(&path, "{}").expect("write");
+    assert!(node.engine().create_container(&sandbox, config).await.is_err(), "a profile that is none");
+    node.finish().await;
+}
+
+#[tokio::test]
 async fn a_signal_of_its_own_asks_it_to_end() {
     on_a_node!(node, sandbox);
     let mut config = shell("trap 'echo usr1; exit 3' USR1; echo up; while :; do sleep 0.05; done");
