@@ -12,5 +12,6 @@ mod images;
 mod kills;
 mod leaves;
 mod node;
+mod pods;
 mod seeds;
 mod streams;

@@ -504,7 +504,7 @@ mod tests {
         for (mount, want) in [
             (doc!({ "subPath": "a/b" }), Ok("a/b")),
             (doc!({ "subPathExpr": "d/$(X)/$$(X)" }), Ok("d/x/1/$(X)")),
-            (doc!({ "subPathExpr": "$(Y)" }), Err("missing value for \"Y\"")),
+            (doc!({ "subPathExpr": "$(Y)" }), Err("missing value for Y")),
             (doc!({ "subPathExpr": "/$(X)" }), Err("error SubPath `/x/1` must not be an absolute path")),
             (
                 doc!({ "subPath": "a/../b" }),

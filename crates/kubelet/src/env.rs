@@ -143,11 +143,12 @@ pub fn expand(text: &str, known: &BTreeMap<String, String>, left: &mut usize) ->
 /// As [`expand`], of a short text.
 ///
 /// # Errors
-/// With the first name that is unknown.
+/// With the first name that is unknown or empty.
 pub fn expand_known(text: &str, known: &BTreeMap<String, String>) -> Result<String, String> {
     let mut left = EXPANDED_BYTES_MAX;
     expand_with(text, &mut left, |name| {
-        known.get(name).cloned().ok_or_else(|| format!("missing value for {name:?}"))
+        let value = known.get(name).filter(|value| !value.is_empty());
+        value.cloned().ok_or_else(|| format!("missing value for {name}"))
     })
 }
 

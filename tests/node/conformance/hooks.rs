@@ -1,0 +1,113 @@
+//! `common/node/lifecycle_hook.go`, `container_probe`'s neighbours: what runs after a start and before an end.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Row, Space, carry_out_with_python, once, row, shell, with_python};
+
+/// A pod that says which requests it gets.
+fn listener(space: &Space<'_>) -> String {
+    let server = "exec python3 -u -m http.server 8080 --directory /tmp";
+    let mut container = with_python("c", server);
+    container["readinessProbe"] = json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1 });
+    space.pod("listener", once(vec![container]));
+    space.ready("listener")["status"]["podIP"].as_str().expect("an address").to_owned()
+}
+
+/// A hook of each kind tells a server, over HTTP, that it was run, from within the container and from the node.
+fn hook(which: &str, exec: bool, space: &Space<'_>) {
+    let ip = listener(space);
+    let path = format!("/echo?msg={which}");
+    let handler = if exec {
+        let get = format!("wget -q -O - 'http://{ip}:8080{path}' || true");
+        json!({ "exec": { "command": ["sh", "-c", get] } })
+    } else {
+        json!({ "httpGet": { "path": path, "host": ip, "port": 8080 } })
+    };
+    let mut container = shell("c", "exec sleep 1000");
+    container["lifecycle"] = json!({ which: handler });
+    space.pod("hooked", json!({ "terminationGracePeriodSeconds": 15, "containers": [container] }));
+    space.ready("hooked");
+    if which == "preStop" {
+        assert!(!space.log("listener", "c").contains(&path), "not before its end");
+        space.delete("pods", "hooked", Some(15));
+    }
+    space.log_until("listener", "c", &format!("GET {path}"));
+    if which == "preStop" {
+        space.wait_gone("pods", "hooked");
+    }
+}
+
+/// The order of things: the hook after the start holds readiness back, the one before the end comes before SIGTERM.
+fn order(space: &Space<'_>) {
+    let mut container = shell("c", "trap 'echo term; exit 0' TERM; echo start; while :; do sleep 0.05; done");
+    let say = |word: &str| json!({ "exec": { "command": ["sh", "-c", format!("sleep 1; echo {word} > /proc/1/fd/1")] } });
+    container["lifecycle"] = json!({ "postStart": say("post"), "preStop": say("pre") });
+    space
+        .pod("p", json!({ "restartPolicy": "Never", "activeDeadlineSeconds": 4, "containers": [container] }));
+    space.ended("p");
+    assert_eq!(space.log("p", "c"), "start\npost\npre\nterm\n");
+}
+
+/// A hook that fails after the start ends the container.
+fn failure(space: &Space<'_>) {
+    let mut container = shell("c", "exec sleep 1000");
+    container["lifecycle"] = json!({ "postStart": { "exec": { "command": ["false"] } } });
+    space.pod("p", once(vec![container]));
+    let pod = space.ended("p");
+    assert_eq!(pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 137);
+}
+
+#[test]
+fn lifecycle_hooks() {
+    let mut rows: Vec<Row<'_>> = vec![row("order", order), row("failure", failure)];
+    for which in ["postStart", "preStop"] {
+        for exec in [true, false] {
+            rows.push(row(which, move |space: &Space<'_>| hook(which, exec, space)));
+        }
+    }
+    carry_out_with_python(&rows);
+}
+
+/// Pods with one port of the node at different addresses and protocols get their own; one that clashes waits.
+fn host_ports(space: &Space<'_>) {
+    let node = "192.0.2.2";
+    let serve = |name: &str, address: &str, protocol: &str| {
+        let udp = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', 8080))\nwhile True:\n  _, who = s.recvfrom(9)\n  s.sendto(b'udp', who)";
+        let mut container = match protocol {
+            "UDP" => with_python("c", &format!("exec python3 -c \"{udp}\"")),
+            _ => shell("c", &format!("mkdir /www; echo {name} > /www/name; exec httpd -f -p 8080 -h /www")),
+        };
+        container["ports"] =
+            json!([{ "containerPort": 8080, "hostPort": 54323, "hostIP": address, "protocol": protocol }]);
+        space.pod(name, once(vec![container]));
+    };
+    serve("pod1", "127.0.0.1", "TCP");
+    serve("pod2", node, "TCP");
+    serve("pod3", node, "UDP");
+    for pod in ["pod1", "pod2", "pod3"] {
+        space.ready(pod);
+    }
+    let ask = format!(
+        "until wget -q -O - http://127.0.0.1:54323/name; do sleep 0.1; done; until wget -q -O - http://{node}:54323/name; do sleep 0.1; done"
+    );
+    let mut client = once(vec![shell("c", &ask)]);
+    client["hostNetwork"] = true.into();
+    assert_eq!(space.output("tcp", client), "pod1\npod2\n");
+    let ask = format!(
+        "python3 -c \"import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.settimeout(0.5)\nwhile True:\n  s.sendto(b'x', ('{node}', 54323))\n  try:\n    print(s.recv(9).decode())\n    break\n  except OSError: pass\""
+    );
+    let mut client = once(vec![with_python("c", &ask)]);
+    client["hostNetwork"] = true.into();
+    assert_eq!(space.output("udp", client), "udp\n");
+    serve("pod4", "0.0.0.0", "TCP");
+    let waiting = |pod: &Value| {
+        let all = pod["status"]["conditions"].as_array();
+        all.is_some_and(|all| all.iter().any(|c| c["reason"] == "Unschedulable"))
+    };
+    space.wait("pods", "pod4", "to find no node", waiting);
+}
+
+#[test]
+fn ports_of_the_node() {
+    carry_out_with_python(&[row("host ports", host_ports)]);
+}
