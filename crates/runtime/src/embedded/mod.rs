@@ -39,7 +39,8 @@ use crate::shim::protocol::{
 use crate::{
     BoxFuture, ContainerConfig, ContainerEventType, ContainerId, ContainerStats, ContainerStatus, Error,
     EventSender, Events, ExecSyncResponse, ImageStore, LinuxContainerResources, NamespaceMode,
-    PodSandboxConfig, PodSandboxStatus, Result, Runtime, SandboxId, SecurityProfile, StreamOptions, Streams, VersionResponse,
+    PodSandboxConfig, PodSandboxStatus, Result, Runtime, SandboxId, SecurityProfile, StreamOptions, Streams,
+    VersionResponse,
 };
 
 /// The memory that a pod's containers share as /dev/shm. Source: containerd.
