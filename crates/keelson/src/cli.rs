@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use crate::layout::Layout;
-use crate::{bench, demo, down, host, image, node, server, status, up};
+use crate::{bench, demo, down, host, image, install, node, server, status, up};
 
 /// A complete Kubernetes in one binary.
 #[derive(Parser)]
@@ -51,6 +51,8 @@ enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Have systemd run the cluster, after a reboot too.
+    Install(install::Install),
     /// Show components, nodes, pods and certificates.
     Status,
     /// Images on this machine.
@@ -186,8 +188,15 @@ impl Cluster {
 
     /// The arguments that give another process the same cluster.
     pub fn arguments(&self) -> Vec<std::ffi::OsString> {
+        let whole = Cluster { node_ip: Some(self.address()), node_name: Some(self.node()), ..self.clone() };
+        whole.given()
+    }
+
+    /// The same, leaving open what was left open here: address and name may be others after a reboot.
+    pub fn given(&self) -> Vec<std::ffi::OsString> {
         let mut out: Vec<String> = vec!["--bind-address".into(), self.bind_address.to_string()];
-        out.extend(["--node-ip".into(), self.address().to_string(), "--node-name".into(), self.node()]);
+        out.extend(self.node_ip.iter().flat_map(|ip| ["--node-ip".into(), ip.to_string()]));
+        out.extend(self.node_name.iter().flat_map(|name| ["--node-name".into(), name.clone()]));
         out.extend([
             "--cluster-cidr".into(),
             self.cluster_cidr.join(","),
@@ -250,6 +259,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
                 Command::Up(cluster) => up::up(&layout, &cluster).await,
                 Command::Down => down::down(&layout).await,
                 Command::Reset { yes } => down::reset(&layout, yes).await,
+                Command::Install(what) => install::run(&layout, &what),
                 Command::Status => status::status(&layout).await,
                 Command::Image { command } => image::run(&layout, command).await,
                 Command::DemoImage { out } => {

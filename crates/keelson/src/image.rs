@@ -1,12 +1,16 @@
 //! `keelson image …`: the images of this machine. They work whether the cluster runs or not.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use runtime::{ImageStore as _, Store};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use runtime::{ImageStore as _, Registries, Store};
 
 use crate::layout::Layout;
+use crate::resolve;
 
 /// What to do with images.
 #[derive(Subcommand)]
@@ -19,6 +23,12 @@ pub enum Command {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Pull images from their registries.
+    Pull {
+        /// Names, as pods would write them.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
     /// Show the images.
     Ls,
     /// Remove images by name or id.
@@ -27,6 +37,37 @@ pub enum Command {
         #[arg(required = true)]
         images: Vec<String>,
     },
+}
+
+/// The world's registries, their hosts found as this machine finds names.
+pub fn registries() -> Registries {
+    Registries::new(Arc::new(|host| Box::pin(resolve::addresses(host))))
+}
+
+/// A bar for each layer that comes.
+#[derive(Clone, Default)]
+struct Bars {
+    all: MultiProgress,
+    layers: Arc<Mutex<BTreeMap<String, ProgressBar>>>,
+}
+
+impl Bars {
+    fn at(&self, layer: &str, done: u64, all: u64) {
+        let mut layers = self.layers.lock().expect("nobody panics holding it");
+        let bar = layers.entry(layer.to_owned()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("  {msg} {wide_bar} {bytes:>10} of {total_bytes}");
+            let short = layer.trim_start_matches("sha256:").chars().take(12).collect::<String>();
+            let bar = ProgressBar::new(all).with_style(style.expect("the template is valid"));
+            self.all.add(bar.with_message(short))
+        });
+        bar.set_position(done);
+    }
+
+    fn clear(&self) {
+        std::mem::take(&mut *self.layers.lock().expect("nobody panics holding it"));
+        // A terminal that cannot be cleared shows the bars a little longer.
+        drop(self.all.clear());
+    }
 }
 
 /// Does it.
@@ -45,6 +86,18 @@ pub async fn run(layout: &Layout, command: Command) -> anyhow::Result<()> {
                 for name in &image.repo_tags {
                     println!("imported {name}");
                 }
+            }
+        }
+        Command::Pull { images } => {
+            let bars = Bars::default();
+            let telling = bars.clone();
+            let registries =
+                registries().with_progress(Arc::new(move |layer, done, all| telling.at(layer, done, all)));
+            let store = store.with_registries(registries);
+            for name in images {
+                let image = store.pull(&name, &[]).await;
+                bars.clear();
+                println!("pulled {}", image?.repo_tags.join(", "));
             }
         }
         Command::Ls => {

@@ -37,6 +37,7 @@ pub async fn up(layout: &Layout, cluster: &Cluster) -> anyhow::Result<()> {
         "\n  Ready. In another terminal:\n\n    export KUBECONFIG={}\n    kubectl get nodes\n\n  Ctrl-C stops the cluster and leaves its pods running; `keelson down` stops them too.",
         layout.admin_kubeconfig().display()
     );
+    crate::install::notify_ready().context("tell systemd that the cluster is ready")?;
     running.until_asked().await
 }
 

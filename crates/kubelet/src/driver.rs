@@ -1,5 +1,7 @@
 //! Drives one pod's worker: carries its actions out as tasks, brings results back, keeps status and probes up with it.
 
+mod pull;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -490,43 +492,6 @@ impl Context {
             runtime.update_pod_sandbox_resources(sandbox, whole).await.map_err(|err| words(&err))?;
         }
         Ok(())
-    }
-
-    async fn pull(self, index: usize) {
-        let spec = self.state.container_spec(index);
-        let (image, policy) = (spec.image(), spec.image_pull_policy());
-        let images = &self.core.doors.images;
-        let present = match images.status(image).await {
-            Ok(found) => found,
-            Err(err @ runtime::Error::Reference { .. }) => {
-                let message = format!("Failed to apply default image tag {image:?}: {err}");
-                return self.tell(Event::ImageFailed(index, "InvalidImageName", message));
-            }
-            Err(err) => return self.tell(Event::ImageFailed(index, "ImageInspectError", words(&err))),
-        };
-        if let (Some(found), "IfNotPresent" | "Never") = (&present, policy) {
-            let message = format!("Container image {image:?} already present on machine");
-            self.record(index, false, "Pulled", message);
-            return self.tell(Event::ImageReady(index, found.id.clone()));
-        }
-        if policy == "Never" {
-            let message = format!("Container image {image:?} is not present with pull policy of Never");
-            return self.tell(Event::ImageFailed(index, "ErrImageNeverPull", message));
-        }
-        self.record(index, false, "Pulling", format!("Pulling image {image:?}"));
-        let begun = base::time::instant();
-        match images.pull(image).await {
-            Ok(found) => {
-                let took = begun.elapsed().as_millis();
-                let size = found.size;
-                let message = format!(
-                    "Successfully pulled image {image:?} in {took}ms ({took}ms including waiting). Image size: {size} bytes."
-                );
-                self.record(index, false, "Pulled", message);
-                self.tell(Event::ImageReady(index, found.id));
-            }
-            Err(err) => self.tell(Event::ImageFailed(index, "ErrImagePull", words(&err))),
-        }
     }
 
     async fn start(self, index: usize, attempt: u32, image: &str) {

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 
+use crate::Credential;
 use crate::Error;
 
 /// A boxed future, so that the traits are object safe.
@@ -146,11 +147,12 @@ pub trait ImageStore: Send + Sync {
     fn list(&self) -> BoxFuture<'_, Result<Vec<Image>>>;
     /// The image that `name` (a reference, a `name@digest`, or an id) stands for, if the store has it.
     fn status<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Image>>>;
-    /// Makes sure that the store has the image `name`, and gives it.
+    /// Makes sure that the store has what the registry has under `name` now, asking with those of `credentials` that are
+    /// meant for it, and gives it. For images that were imported under that name no registry is asked.
     ///
     /// # Errors
     /// [`Error::Pull`] when it cannot be had.
-    fn pull<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Image>>;
+    fn pull<'a>(&'a self, name: &'a str, credentials: &'a [Credential]) -> BoxFuture<'a, Result<Image>>;
     /// Imports an OCI layout or `docker save` archive (tar, perhaps gzip or zstd) under the names it holds, or
     /// under `name` if given. Gives the images.
     ///

@@ -49,13 +49,12 @@ pub enum Error {
         message: &'static str,
     },
     /// An image that cannot be had.
-    #[error(
-        "image {name:?} is not in the local store, and pulling from registries is not built yet: \
-         import it with `keelson image import <archive> --name {name}`"
-    )]
+    #[error("failed to pull image {name:?}: {message}")]
     Pull {
         /// The name, normalised.
         name: String,
+        /// What the registry said, or why it could not be asked.
+        message: String,
     },
     /// An archive that is broken, hostile or too large.
     #[error("archive: {message}")]

@@ -1,6 +1,6 @@
 //! Containers: the CRI surface as traits ([`Runtime`], [`ImageStore`]), and the embedded engine.
 //!
-//! Knows no Kubernetes API object, no network beyond loopback, and no volume beyond a bind mount: its callers
+//! Knows no Kubernetes API object, no network beyond loopback but registries, and no volume beyond a bind mount: its callers
 //! bring those. Upstream: the kubelet's side of CRI (`cri-api`), containerd and runc on the other.
 
 mod cri;
@@ -8,6 +8,7 @@ mod embedded;
 mod error;
 mod image;
 mod linux;
+mod registry;
 mod shim;
 
 pub use cri::*;
@@ -18,5 +19,6 @@ pub use image::store::Store;
 pub use image::unpack::Limits as UnpackLimits;
 pub use linux::cgroups::{Cgroups, Scope};
 pub use linux::mounts::beneath;
+pub use registry::{Credential, Progress, Registries, Resolve};
 pub use shim::protocol::LogRotation;
 pub use shim::shim_main;

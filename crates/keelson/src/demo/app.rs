@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::http::get;
-use super::resolve::ResolvConf;
+use crate::resolve::ResolvConf;
 
 /// Where the server listens unless told otherwise; the seeds' container port.
 pub const PORT: u16 = 3000;

@@ -7,7 +7,6 @@ pub mod app;
 pub mod command;
 mod http;
 mod image;
-mod resolve;
 mod say;
 mod seen;
 mod story;

@@ -21,7 +21,8 @@ use crate::{server, status, steps};
 
 /// The container engine's options: this program is its own shim.
 pub fn runtime_options(layout: &Layout) -> Options {
-    Options { cgroup_root: layout.cgroups.clone(), ..Options::default() }
+    let registries = Some(crate::image::registries());
+    Options { cgroup_root: layout.cgroups.clone(), registries, ..Options::default() }
 }
 
 /// Runs until asked to end, or until a part of it fails.

@@ -285,7 +285,7 @@ impl ImageStore for FakeRuntime {
     fn status<'a>(&'a self, name: &'a str) -> BoxFuture<'a, runtime::Result<Option<Image>>> {
         Box::pin(async move { Ok(Some(image(name.trim_start_matches("sha256:")))) })
     }
-    fn pull<'a>(&'a self, name: &'a str) -> BoxFuture<'a, runtime::Result<Image>> {
+    fn pull<'a>(&'a self, name: &'a str, _: &'a [Credential]) -> BoxFuture<'a, runtime::Result<Image>> {
         Box::pin(async move { Ok(image(name)) })
     }
     fn import<'a>(&'a self, _: &'a Path, _: Option<&'a str>) -> BoxFuture<'a, runtime::Result<Vec<Image>>> {

@@ -39,8 +39,8 @@ use crate::shim::protocol::{
 use crate::{
     BoxFuture, ContainerConfig, ContainerEventType, ContainerId, ContainerStats, ContainerStatus, Error,
     EventSender, Events, ExecSyncResponse, ImageStore, LinuxContainerResources, NamespaceMode,
-    PodSandboxConfig, PodSandboxStatus, Result, Runtime, SandboxId, SecurityProfile, StreamOptions, Streams,
-    VersionResponse,
+    PodSandboxConfig, PodSandboxStatus, Registries, Result, Runtime, SandboxId, SecurityProfile,
+    StreamOptions, Streams, VersionResponse,
 };
 
 /// The memory that a pod's containers share as /dev/shm. Source: containerd.
@@ -61,6 +61,8 @@ pub struct Options {
     pub image_dir: Option<PathBuf>,
     /// When logs are rotated.
     pub log_rotation: LogRotation,
+    /// Where images are pulled from; nowhere if not given.
+    pub registries: Option<Registries>,
 }
 
 impl Default for Options {
@@ -72,6 +74,7 @@ impl Default for Options {
             cgroup_root: "/".to_owned(),
             image_dir: None,
             log_rotation: LogRotation::default(),
+            registries: None,
         }
     }
 }
@@ -108,8 +111,12 @@ impl Embedded {
             make_private(dir)?;
         }
         let images = options.image_dir.clone().unwrap_or_else(|| root.join("images"));
+        let mut store = Store::open(images)?;
+        if let Some(registries) = &options.registries {
+            store = store.with_registries(registries.clone());
+        }
         let inner = Arc::new(Inner {
-            store: Arc::new(Store::open(images)?),
+            store: Arc::new(store),
             cgroups: Cgroups::detect(&options.cgroup_root).map_err(Error::io("find control groups"))?,
             root,
             run,

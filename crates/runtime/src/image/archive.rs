@@ -16,7 +16,7 @@ use super::reference::is_digest;
 use crate::Error;
 
 /// The largest index, manifest or configuration, in bytes (containerd's limit is 8 MiB).
-const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
+pub(crate) const DOCUMENT_BYTES_MAX: u64 = 8 << 20;
 /// The most files in an archive.
 const FILES_MAX: usize = 100_000;
 /// How deep indexes may nest.
@@ -25,10 +25,13 @@ const INDEX_DEPTH_MAX: usize = 4;
 const ARCHIVE_BYTES_MAX: u64 = 256 << 30;
 
 /// An opened archive.
-pub struct Archive {
-    file: File,
-    /// Name to place of each regular file; links have been followed.
-    files: BTreeMap<String, (u64, u64)>,
+pub struct Archive(Place);
+
+enum Place {
+    /// A tar file: name to place of each regular file; links have been followed.
+    Tar(File, BTreeMap<String, (u64, u64)>),
+    /// An OCI layout as a directory of our own making.
+    Directory(PathBuf),
 }
 
 /// One image found in an archive.
@@ -65,7 +68,19 @@ impl Archive {
             file = File::open(&plain).map_err(Error::io(format!("open {}", plain.display())))?;
         }
         let files = list(&file).map_err(fail)?;
-        Ok(Archive { file, files })
+        Ok(Archive(Place::Tar(file, files)))
+    }
+
+    /// An OCI layout that this program has written.
+    pub fn layout(dir: &Path) -> Archive {
+        Archive(Place::Directory(dir.to_owned()))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match &self.0 {
+            Place::Tar(_, files) => files.contains_key(name),
+            Place::Directory(dir) => dir.join(name).is_file(),
+        }
     }
 
     /// All images in the archive that run on this machine.
@@ -73,7 +88,7 @@ impl Archive {
     /// # Errors
     /// When documents are missing, too large, differ from their digests, or no image fits this machine.
     pub fn images(&self) -> Result<Vec<Found>, Error> {
-        if self.files.contains_key("index.json") {
+        if self.has("index.json") {
             let index: Manifest = parse("index.json", &self.document("index.json")?)?;
             let mut found = Vec::new();
             for descriptor in index.manifests.unwrap_or_default() {
@@ -84,7 +99,7 @@ impl Archive {
                 return Err(Error::archive(format!("no image for linux/{} in it", architecture())));
             }
             Ok(found)
-        } else if self.files.contains_key("manifest.json") {
+        } else if self.has("manifest.json") {
             let all: Vec<DockerManifest> = parse("manifest.json", &self.document("manifest.json")?)?;
             all.into_iter().map(|m| self.docker_image(m)).collect()
         } else {
@@ -93,10 +108,15 @@ impl Archive {
     }
 
     /// A file of the archive as a stream.
-    pub fn stream(&self, name: &str) -> Result<impl Read + '_, Error> {
-        let &(offset, len) =
-            self.files.get(name).ok_or_else(|| Error::archive(format!("{name:?} is missing")))?;
-        Ok(Section { file: &self.file, offset, left: len })
+    pub fn stream(&self, name: &str) -> Result<Box<dyn Read + '_>, Error> {
+        let missing = || Error::archive(format!("{name:?} is missing"));
+        Ok(match &self.0 {
+            Place::Tar(file, files) => {
+                let &(offset, left) = files.get(name).ok_or_else(missing)?;
+                Box::new(Section { file, offset, left }) as Box<dyn Read + '_>
+            }
+            Place::Directory(dir) => Box::new(File::open(dir.join(name)).map_err(|_| missing())?),
+        })
     }
 
     fn document(&self, name: &str) -> Result<Vec<u8>, Error> {
@@ -334,7 +354,11 @@ impl Read for Section<'_> {
     }
 }
 
-fn blob_path(digest: &str) -> Result<String, Error> {
+/// Where an OCI layout has a blob.
+///
+/// # Errors
+/// For a digest of another algorithm.
+pub fn blob_path(digest: &str) -> Result<String, Error> {
     if !is_digest(digest) {
         return Err(Error::archive(format!("digest {digest:?} is not sha256")));
     }
@@ -345,7 +369,8 @@ fn parse<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, 
     serde_json::from_slice(bytes).map_err(|e| Error::archive(format!("{name}: {e}")))
 }
 
-fn fits(os: &str, arch: &str) -> bool {
+/// Whether this machine runs what is for this system; an empty name says nothing.
+pub fn fits(os: &str, arch: &str) -> bool {
     (os.is_empty() || os == "linux") && (arch.is_empty() || arch == architecture())
 }
 

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct Descriptor {
     /// Its digest.
     pub digest: String,
+    /// Its bytes.
+    #[serde(default)]
+    pub size: u64,
     /// Names, for those of an index.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,

@@ -6,6 +6,7 @@
 //! <dir>/images/<id>.json       a record: names, manifest digests, configuration
 //! <dir>/pins/<container>       layers that a container stands on, one a line
 //! <dir>/tmp/…                  work in progress; emptied when the lock is next held
+//! <dir>/pulls/<random>/        what comes from a registry, locked for as long as it is wanted
 //! ```
 //! All truth is on disk and changes only under the lock file, so that several processes (a node and the command
 //! that imports) may use one store. A record is written after its layers are complete and synced.
@@ -24,6 +25,7 @@ use super::archive::{Archive, Found, Hashing, decompress};
 use super::config::ImageConfig;
 use super::reference::{Reference, is_digest, is_hex64};
 use super::unpack::{Limits, unpack};
+use crate::registry::{Credential, Registries};
 use crate::{BoxFuture, ContainerId, Error, Image, ImageStore, Result};
 
 /// A store in a directory. Cheap to clone.
@@ -31,6 +33,9 @@ use crate::{BoxFuture, ContainerId, Error, Image, ImageStore, Result};
 pub struct Store {
     dir: Arc<PathBuf>,
     limits: Limits,
+    registries: Option<Registries>,
+    /// One pull at a time, as the kubelet's `serializeImagePulls`.
+    pulling: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What is kept of an image.
@@ -46,6 +51,9 @@ pub struct Record {
     pub size: u64,
     /// How to run it, and its layers.
     pub config: ImageConfig,
+    /// It was imported, not pulled: no registry is asked for newer ones of its names.
+    #[serde(default)]
+    pub imported: bool,
 }
 
 impl Store {
@@ -55,11 +63,18 @@ impl Store {
     /// When the directory cannot be made.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Store> {
         let dir = dir.into();
-        for sub in ["layers", "images", "pins", "tmp"] {
+        for sub in ["layers", "images", "pins", "tmp", "pulls"] {
             let path = dir.join(sub);
             fs::create_dir_all(&path).map_err(Error::io(format!("create {}", path.display())))?;
         }
-        Ok(Store { dir: Arc::new(dir), limits: Limits::default() })
+        let pulling = Arc::default();
+        Ok(Store { dir: Arc::new(dir), limits: Limits::default(), registries: None, pulling })
+    }
+
+    /// The same store, which pulls what it does not have.
+    pub fn with_registries(mut self, registries: Registries) -> Store {
+        self.registries = Some(registries);
+        self
     }
 
     /// The same store with other limits for what it imports.
@@ -137,6 +152,17 @@ impl Store {
         let _lock = self.lock()?;
         let scratch = self.scratch()?;
         let archive = Archive::open(archive, &scratch)?;
+        self.take_in(&archive, given.as_ref(), &scratch, true)
+    }
+
+    /// Takes in what an archive holds. Under the lock.
+    fn take_in(
+        &self,
+        archive: &Archive,
+        given: Option<&Reference>,
+        scratch: &Path,
+        imported: bool,
+    ) -> Result<Vec<Image>> {
         let found = archive.images()?;
         if given.is_some() && found.len() != 1 {
             return Err(Error::archive(format!(
@@ -146,9 +172,10 @@ impl Store {
         }
         let mut records = Vec::new();
         for image in &found {
-            records.push(self.import_one(&archive, image, given.as_ref(), &scratch)?);
+            let record = self.import_one(archive, image, given, scratch)?;
+            records.push(Record { imported, ..record });
         }
-        fs::remove_dir_all(&scratch).map_err(Error::io(format!("remove {}", scratch.display())))?;
+        fs::remove_dir_all(scratch).map_err(Error::io(format!("remove {}", scratch.display())))?;
         // All layers are complete: now the names move, which is what others see.
         for record in &mut records {
             self.add_record(record)?;
@@ -183,7 +210,8 @@ impl Store {
             size =
                 size.saturating_add(self.import_layer(archive, file, digest.as_deref(), diff_id, scratch)?);
         }
-        Ok(Record { id: image.id.clone(), names, digests, size, config: image.config.clone() })
+        let config = image.config.clone();
+        Ok(Record { id: image.id.clone(), names, digests, size, config, imported: false })
     }
 
     /// Unpacks a layer unless the store has it, and gives its size.
@@ -221,6 +249,71 @@ impl Store {
         rustix::fs::syncfs(&top).map_err(Error::io("sync layer"))?;
         fs::rename(&work, &layer).map_err(Error::io(format!("rename {}", work.display())))?;
         Ok(size)
+    }
+
+    /// Takes in what a pull has brought.
+    fn take_pulled(&self, layout: &Path, image: &Reference, digest: &str) -> Result<Image> {
+        let named = Reference { digest: Some(digest.to_owned()), ..image.clone() };
+        let _lock = self.lock()?;
+        let scratch = self.scratch()?;
+        let taken = self.take_in(&Archive::layout(layout), Some(&named), &scratch, false)?;
+        Ok(taken.into_iter().next().expect("a name is for one image"))
+    }
+
+    /// A directory for a pull, locked while the file is open; those that nobody holds any more go.
+    fn pull_dir(&self) -> Result<(PathBuf, File)> {
+        let pulls = self.dir.join("pulls");
+        for old in names_in(&pulls)? {
+            let path = pulls.join(old);
+            let Ok(held) = File::open(&path) else { continue };
+            if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                fs::remove_dir_all(&path).map_err(Error::io(format!("remove {}", path.display())))?;
+            }
+        }
+        let path = pulls.join(format!("{:016x}", base::rand::u64()));
+        fs::create_dir(&path).map_err(Error::io(format!("create {}", path.display())))?;
+        let held = File::open(&path).map_err(Error::io(format!("open {}", path.display())))?;
+        rustix::fs::flock(&held, FlockOperation::LockExclusive).map_err(Error::io("lock a pull"))?;
+        Ok((path, held))
+    }
+
+    async fn pull_one(&self, name: &str, credentials: &[Credential]) -> Result<Image> {
+        let image = Reference::parse(name)?;
+        let have = self
+            .run({
+                let name = name.to_owned();
+                move |s| s.resolve(&name)
+            })
+            .await?;
+        if let Some(record) = have.as_ref().filter(|r| r.imported || image.digest.is_some()) {
+            return Ok(record.image());
+        }
+        let Some(registries) = &self.registries else {
+            let name = image.to_string();
+            let message = format!(
+                "no registry is asked: import it with `keelson image import <archive> --name {name}`"
+            );
+            return Err(Error::Pull { name, message });
+        };
+        let mut all = credentials.to_vec();
+        all.extend(base::task::blocking(Credential::of_this_machine).await);
+        let _turn = self.pulling.lock().await;
+        let top = registries.top(&image, &all).await?;
+        let current = format!("{}@{}", image.name, top.digest);
+        if let Some(record) = have.filter(|r| r.digests.contains(&current)) {
+            return Ok(record.image());
+        }
+        let (layout, held) = self.run(Store::pull_dir).await?;
+        registries
+            .fetch(&image, &top, &layout, &|diff| is_digest(diff) && self.layer_path(diff).exists())
+            .await?;
+        self.run(move |s| {
+            let taken = s.take_pulled(&layout, &image, &top.digest);
+            fs::remove_dir_all(&layout).map_err(Error::io(format!("remove {}", layout.display())))?;
+            drop(held);
+            taken
+        })
+        .await
     }
 
     fn add_record(&self, record: &mut Record) -> Result<()> {
@@ -353,12 +446,8 @@ impl ImageStore for Store {
         Box::pin(self.run(move |s| Ok(s.resolve(&name)?.map(|r| r.image()))))
     }
 
-    fn pull<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Image>> {
-        let name = name.to_owned();
-        Box::pin(self.run(move |s| match s.resolve(&name)? {
-            Some(record) => Ok(record.image()),
-            None => Err(Error::Pull { name: Reference::parse(&name).map_or(name, |r| r.to_string()) }),
-        }))
+    fn pull<'a>(&'a self, name: &'a str, credentials: &'a [Credential]) -> BoxFuture<'a, Result<Image>> {
+        Box::pin(self.pull_one(name, credentials))
     }
 
     fn import<'a>(&'a self, archive: &'a Path, name: Option<&'a str>) -> BoxFuture<'a, Result<Vec<Image>>> {

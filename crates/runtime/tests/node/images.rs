@@ -62,11 +62,11 @@ async fn names_answer_pulls_and_layers_go_with_the_last_image() {
     assert_eq!((made[0].uid, made[0].username.as_str()), (Some(1000), ""));
     let named = gzip(&docker_archive(&[&layer], "x/y:z", "{}"));
     import(dir.path(), &store, &named, Some("wardviaene/k8s-demo")).await.expect("import");
-    let pulled = store.pull("docker.io/wardviaene/k8s-demo:latest").await.expect("pull");
+    let pulled = store.pull("docker.io/wardviaene/k8s-demo:latest", &[]).await.expect("pull");
     assert_eq!(pulled.repo_tags, ["docker.io/wardviaene/k8s-demo:latest"]);
     assert_eq!(store.status(&pulled.id).await.expect("status"), Some(pulled.clone()));
     assert_eq!(store.status(&made[0].repo_digests[0]).await.expect("status"), Some(made[0].clone()));
-    let error = store.pull("nginx").await.expect_err("not there").to_string();
+    let error = store.pull("nginx", &[]).await.expect_err("not there").to_string();
     assert!(
         error.contains("keelson image import") && error.contains("docker.io/library/nginx:latest"),
         "{error}"

@@ -5,6 +5,7 @@ mod containers;
 mod hostile;
 mod images;
 mod recovery;
+mod registry;
 mod streams;
 mod support;
 

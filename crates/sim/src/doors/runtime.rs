@@ -415,7 +415,7 @@ impl ImageStore for SimRuntime {
     fn status<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Image>>> {
         Box::pin(async move { Ok(Some(image(name.trim_start_matches("sha256:")))) })
     }
-    fn pull<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Image>> {
+    fn pull<'a>(&'a self, name: &'a str, _: &'a [Credential]) -> BoxFuture<'a, Result<Image>> {
         Box::pin(async move {
             pause(1000).await;
             Ok(image(name))

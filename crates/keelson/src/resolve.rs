@@ -1,4 +1,4 @@
-//! Names to addresses, as a pod's `/etc/resolv.conf` says: search domains, `ndots`, A queries over UDP.
+//! Names to addresses, as `/etc/hosts` and `/etc/resolv.conf` say: search domains, `ndots`, A queries over UDP.
 //!
 //! A static binary cannot use the C library's resolver. No cache, no TCP, no AAAA: the answers asked for here are small.
 //! Source: resolv.conf(5), RFC 1035.
@@ -108,6 +108,38 @@ impl ResolvConf {
     }
 }
 
+/// All addresses of a host: its own text, those of `/etc/hosts`, or the first that a name server gives.
+///
+/// # Errors
+/// When nobody knows the name.
+pub async fn addresses(host: String) -> std::io::Result<Vec<IpAddr>> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    let known = in_hosts(&read("/etc/hosts").await, &host);
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let conf = ResolvConf::parse(&read("/etc/resolv.conf").await);
+    let found = conf.look_up(&host).await.map_err(|err| std::io::Error::other(format!("{err:#}")))?;
+    Ok(vec![found.1])
+}
+
+/// A file's text; nothing if there is none, as the C library has it.
+async fn read(path: &'static str) -> String {
+    base::task::blocking(move || std::fs::read_to_string(path).unwrap_or_default()).await
+}
+
+fn in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let named = lines.filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+    });
+    named.collect()
+}
+
 async fn ask(server: SocketAddr, name: &str) -> anyhow::Result<Said> {
     let any: SocketAddr = if server.is_ipv4() { ([0u8; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).await.context("bind")?;
@@ -162,6 +194,15 @@ mod tests {
         assert_eq!(conf.candidates("example.org."), ["example.org"]);
         assert_eq!(ResolvConf::parse("domain x.\nsearch y z.\n").search, ["y", "z"]);
         assert_eq!(ResolvConf::parse("").candidates("a.b"), ["a.b"]);
+    }
+
+    #[test]
+    fn hosts_files_are_read() {
+        let text =
+            "127.0.0.1 localhost\n::1 localhost ip6-localhost # two\n# 10.0.0.1 web\n10.0.0.2\tweb WWW\n";
+        assert_eq!(in_hosts(text, "localhost").len(), 2);
+        assert_eq!(in_hosts(text, "www"), [IpAddr::from([10, 0, 0, 2])]);
+        assert!(in_hosts(text, "two").is_empty());
     }
 
     #[tokio::test]
