@@ -195,30 +195,6 @@ impl Node {
         std::fs::remove_file(archive).expect("remove the archive");
     }
 
-    /// Imports an image `busybox`, made of Debian's static one with all its applets.
-    pub fn import_busybox(&self) {
-        let dir = self.path("busybox");
-        let script = r#"set -e; mkdir -p root/bin root/tmp root/etc root/root; cp /bin/busybox root/bin/busybox
-            for applet in $(/bin/busybox --list); do [ $applet = busybox ] || ln -s busybox root/bin/$applet; done
-            echo 'root:x:0:0:root:/root:/bin/sh' > root/etc/passwd; chmod 1777 root/tmp; tar -C root -cf layer.tar .
-            sum=$(sha256sum layer.tar | cut -d ' ' -f 1)
-            echo '{"architecture":"'$1'","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":["/bin/sh"]},"rootfs":{"type":"layers","diff_ids":["sha256:'$sum'"]}}' > config.json
-            echo '[{"Config":"config.json","RepoTags":["busybox:latest"],"Layers":["layer.tar"]}]' > manifest.json
-            tar -cf image.tar config.json manifest.json layer.tar"#;
-        std::fs::create_dir(&dir).expect("a directory");
-        if !std::path::Path::new("/bin/busybox").exists() {
-            let install = ["install", "-y", "-qq", "busybox-static"];
-            let installed = Command::new("apt-get").args(install).output().expect("apt-get");
-            succeeded("apt-get", &install, &installed);
-        }
-        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-        let mut make = Command::new("sh");
-        let made = make.current_dir(&dir).args(["-c", script, "sh", architecture]).output().expect("sh");
-        succeeded("sh", &[script], &made);
-        self.keelson_ok(&["image", "import", &dir.join("image.tar").to_string_lossy()]);
-        std::fs::remove_dir_all(dir).expect("remove the archive");
-    }
-
     /// Starts `keelson up` and waits until it has said `what`.
     pub fn up_until(&mut self, what: &str) {
         assert!(self.up.is_none(), "it runs already");

@@ -4,18 +4,19 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::images;
 use crate::node::{Node, line, text};
 
 /// Where several versions of kubectl are, on machines that have them: up to 1.30 they speak SPDY, then WebSocket.
 const VERSIONS: &str = "/usr/lib/google-cloud-sdk/bin";
 /// A pod with one server on all addresses and one on its own loopback.
 const WEB: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"},"spec":{"terminationGracePeriodSeconds":0,
-    "containers":[{"name":"c","image":"busybox","imagePullPolicy":"Never","ports":[{"containerPort":8080}],
+    "containers":[{"name":"c","image":"busybox:1","imagePullPolicy":"Never","ports":[{"containerPort":8080}],
     "command":["sh","-c","mkdir /www; echo hello > /www/index.html; httpd -p 127.0.0.1:8081 -h /www; exec httpd -f -p 8080 -h /www"],
     "readinessProbe":{"httpGet":{"path":"/","port":8080},"periodSeconds":1}}]}}"#;
 /// A pod that says what it is told.
 const ECHO: &str = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"echo"},"spec":{"terminationGracePeriodSeconds":0,
-    "containers":[{"name":"c","image":"busybox","imagePullPolicy":"Never","stdin":true,"stdinOnce":true,
+    "containers":[{"name":"c","image":"busybox:1","imagePullPolicy":"Never","stdin":true,"stdinOnce":true,
     "command":["sh","-c","while read line; do echo got $line; done; echo over"]}],"restartPolicy":"Never"}}"#;
 
 /// A client and the protocol that it is made to speak.
@@ -77,7 +78,14 @@ impl Client<'_> {
 
 fn started() -> Option<Node> {
     let mut node = Node::new()?;
-    node.import_busybox();
+    if !Path::new(images::BUSYBOX_PROGRAM).exists() {
+        eprintln!("SKIPPED: no {}: install busybox-static", images::BUSYBOX_PROGRAM);
+        return None;
+    }
+    let dir = node.path("images");
+    std::fs::create_dir(&dir).expect("a directory");
+    node.keelson_ok(&["image", "import", &images::busybox(&dir).to_string_lossy()]);
+    std::fs::remove_dir_all(&dir).expect("remove the archive");
     node.up();
     Some(node)
 }
@@ -134,6 +142,51 @@ fn commands_with_streams_exit_codes_and_a_terminal() {
 }
 
 #[test]
+fn proxies_of_pods_services_and_nodes() {
+    let Some(mut node) = started() else { return };
+    create(&node, "web", WEB);
+    let script = r#"mkdir -p /www/sub /www/cgi-bin; echo '<a href="/sub/x">x</a>' > /www/page.html
+        printf '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n"; echo $REQUEST_METHOD $QUERY_STRING; cat' > /www/cgi-bin/ask
+        chmod +x /www/cgi-bin/ask"#;
+    node.kubectl_ok(&["exec", "web", "--", "sh", "-c", script]);
+    node.kubectl_ok(&["label", "pod", "web", "app=web"]);
+    node.kubectl_ok(&["expose", "pod", "web", "--port=80", "--target-port=8080"]);
+    let service = "services/http:web:80";
+    node.watch(&["endpoints", "web"], |line| line.contains(":8080"));
+    let at = |path: &str| format!("/api/v1/namespaces/default/{path}");
+    let get = |path: &str| node.kubectl_ok(&["get", "--raw", &at(path)]);
+    for what in ["pods/web", "pods/web:8080", "pods/http:web:8080", service, "services/web:80"] {
+        assert_eq!(get(&format!("{what}/proxy/")), "hello\n", "{what}");
+        // The redirect to the path with its slash is followed.
+        assert_eq!(get(&format!("{what}/proxy")), "hello\n", "{what}");
+        let link = format!("<a href=\"{}\">x</a>\n", at(&format!("{what}/proxy/sub/x")));
+        assert_eq!(get(&format!("{what}/proxy/page.html")), link);
+        // kubectl adds how long it waits.
+        let said = get(&format!("{what}/proxy/cgi-bin/ask?a=b&c=d"));
+        assert!(said.starts_with("GET a=b&c=d"), "{said}");
+    }
+    let body = node.path("body");
+    std::fs::write(&body, "sent").expect("write");
+    let sent =
+        ["create", "--raw", &at(&format!("{service}/proxy/cgi-bin/ask?q")), "-f", &body.to_string_lossy()];
+    let said = node.kubectl_ok(&sent);
+    assert!(said.starts_with("POST q") && said.ends_with("\nsent"), "{said}");
+    for (path, words) in [
+        ("pods/web:9/proxy/", "error trying to reach service: dial"),
+        ("services/web:81/proxy/", "no service port 81 found for service \"web\""),
+        ("services/web:http/proxy/", "no endpoints available for service"),
+        ("services/ftp:web:80/proxy/", "invalid service request \"ftp:web:80\""),
+        ("pods/none/proxy/", "pods \"none\" not found"),
+    ] {
+        let said = node.kubectl_refused(&["get", "--raw", &at(path)]);
+        assert!(said.contains(words), "{path}: {said}");
+    }
+    assert_eq!(node.kubectl_ok(&["get", "--raw", "/api/v1/nodes/n1/proxy/healthz"]), "ok");
+    assert!(node.kubectl_ok(&["get", "--raw", "/api/v1/nodes/n1:10250/proxy/pods"]).contains("\"PodList\""));
+    node.down();
+}
+
+#[test]
 fn attached_copied_and_forwarded() {
     let Some(mut node) = started() else { return };
     create(&node, "web", WEB);
@@ -149,7 +202,7 @@ fn attached_copied_and_forwarded() {
             "-i",
             "--rm",
             "--restart=Never",
-            "--image=busybox",
+            "--image=busybox:1",
             "--image-pull-policy=Never",
         ];
         let said = client.ok(&[&run[..], &["--", "sh", "-c", "read line; echo got $line"]].concat(), b"me\n");

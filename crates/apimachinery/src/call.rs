@@ -438,6 +438,10 @@ pub enum RawBody {
 pub trait UpgradeReply: Send {
     /// Headers of the 101 answer.
     fn headers(&self) -> Vec<(String, String)>;
+    /// Whether it comes to its end by itself, so that a server that goes waits for it.
+    fn ends(&self) -> bool {
+        true
+    }
     /// Runs until the stream is done.
     fn run(self: Box<Self>, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()>;
 }

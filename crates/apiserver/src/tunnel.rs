@@ -113,6 +113,11 @@ impl UpgradeReply for Accepted {
         Vec::new()
     }
 
+    /// What travels on it ends; the node keeps it open for ever.
+    fn ends(&self) -> bool {
+        false
+    }
+
     fn run(self: Box<Self>, stream: Box<dyn ByteStream>) -> BoxFuture<'static, ()> {
         Box::pin(self.tunnels.serve(self.node, stream))
     }

@@ -15,6 +15,7 @@ use crate::kind::*;
 /// Pods.
 pub(crate) fn kind() -> Kind {
     const CONNECT: &[Verb] = &[Verb::Create, Verb::Get];
+    const PROXY: &[Verb] = &[Verb::Create, Verb::Delete, Verb::Get, Verb::Patch, Verb::Update];
     Kind {
         short: names(&["po"]),
         categories: names(&["all"]),
@@ -29,6 +30,7 @@ pub(crate) fn kind() -> Kind {
             Sub::new("exec", SubKind::Exec, "PodExecOptions", CONNECT),
             Sub::new("log", SubKind::Log, "", &[Verb::Get]),
             Sub::new("portforward", SubKind::PortForward, "PodPortForwardOptions", CONNECT),
+            Sub::new("proxy", SubKind::Proxy, "PodProxyOptions", PROXY),
             Sub::new("resize", SubKind::Resize, "", GET_PATCH_UPDATE),
             Sub::STATUS,
         ],

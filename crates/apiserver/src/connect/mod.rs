@@ -1,6 +1,8 @@
 //! Resources and subresources with code of their own, one per file, one ordered list.
 
+mod html;
 pub mod log;
+pub mod proxy;
 pub mod reviews;
 pub mod stream;
 pub mod token;
@@ -26,7 +28,8 @@ pub fn connectors(
 ) -> Vec<Box<dyn Connect>> {
     vec![
         Box::new(log::Log { tunnels: tunnels.clone() }),
-        Box::new(stream::Stream { tunnels }),
+        Box::new(stream::Stream { tunnels: tunnels.clone() }),
+        Box::new(proxy::Proxy { tunnels }),
         Box::new(token::Token { tokens }),
         Box::new(reviews::Reviews { accounts, rbac }),
     ]

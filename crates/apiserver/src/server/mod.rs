@@ -123,16 +123,30 @@ impl Server {
 
     fn connection(&self, stream: TcpStream, peer: SocketAddr) {
         let (tls, shared) = (self.tls.clone(), Arc::clone(&self.shared));
-        let open = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        shared.idle.send_replace(open);
+        let open = Open::new(&shared);
         base::task::spawn(async move {
             if let Err(err) = serve(stream, peer, tls, &shared).await {
                 tracing::debug!(%peer, %err, "connection ended");
             }
-            let open = shared.connections.fetch_sub(1, Ordering::Relaxed) - 1;
-            shared.idle.send_replace(open);
+            drop(open);
         })
         .detach();
+    }
+}
+
+/// Something open that a drain waits for.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn new(shared: &Arc<Shared>) -> Open {
+        shared.idle.send_replace(shared.connections.fetch_add(1, Ordering::Relaxed) + 1);
+        Open(Arc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.idle.send_replace(self.0.connections.fetch_sub(1, Ordering::Relaxed) - 1);
     }
 }
 
@@ -247,7 +261,7 @@ async fn answer(
     shared: Arc<Shared>,
 ) -> Result<http::Response<ReplyBody>, Infallible> {
     let (mut parts, body) = request.into_parts();
-    let upgrade = upgrade::pending(&mut parts);
+    let upgrade = upgrade::pending(&mut parts, &shared);
     let mut form = encode::Form { pretty: request::wants_pretty(&parts), ..encode::Form::default() };
     let head = parts.method == http::Method::HEAD;
     let mut call = request::call(&parts);

@@ -90,7 +90,7 @@ pub fn target(path: &str) -> Target {
         _ => ("", rest),
     };
     let tail = rest.get(3..).unwrap_or_default();
-    let rest_path = if tail.is_empty() { String::new() } else { proxied(path, rest) };
+    let rest_path = if rest.len() < 3 { "" } else { after(path, segments.len() - tail.len()) };
     // `namespaces/x` is in the namespace x for authorization; handlers see the object's own scope.
     Target::Resource(ResourceTarget {
         gvr: Gvr {
@@ -101,14 +101,18 @@ pub fn target(path: &str) -> Target {
         namespace: namespace.to_owned(),
         name: rest.get(1).copied().unwrap_or_default().to_owned(),
         subresource: rest.get(2).copied().unwrap_or_default().to_owned(),
-        rest: rest_path,
+        rest: rest_path.to_owned(),
     })
 }
 
-/// What follows a subresource in the path, just as it was sent.
-fn proxied(path: &str, rest: &[&str]) -> String {
-    let mark = format!("/{}/", rest[2]);
-    path.find(&mark).map_or_else(String::new, |at| path[at + mark.len() - 1..].to_owned())
+/// What follows so many segments of a path, just as it was sent.
+fn after(path: &str, segments: usize) -> &str {
+    let mut rest = path;
+    for _ in 0..segments {
+        rest = rest.trim_start_matches('/');
+        rest = &rest[rest.find('/').unwrap_or(rest.len())..];
+    }
+    rest
 }
 
 /// `None` for methods that mean nothing.
@@ -330,6 +334,14 @@ mod tests {
             (verb, target.name.as_str(), target.rest.as_str()),
             (Verb::Connect, "https:b:80", "/x%20y/z")
         );
+        for (uri, rest) in [
+            ("/api/v1/namespaces/proxy/pods/proxy/proxy/a/proxy/", "/a/proxy/"),
+            ("/api/v1/nodes/n/proxy/", "/"),
+            ("/api/v1/nodes/n/proxy", ""),
+        ] {
+            let (_, Target::Resource(target)) = of("GET", uri) else { panic!("a resource") };
+            assert_eq!(target.rest, rest, "{uri}");
+        }
     }
 
     #[test]

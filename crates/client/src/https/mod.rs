@@ -10,6 +10,7 @@ mod encode;
 mod kubeconfig;
 mod reply;
 mod scan;
+mod trusting;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use hyper::Request;
 
 pub use connect::Dialer;
 pub use kubeconfig::{Kubeconfig, KubeconfigError, TokenSource};
+pub use trusting::trusting;
 
 use connect::Connector;
 

@@ -1,7 +1,7 @@
 //! Probes over the host's network. Upstream: pkg/probe/{http,tcp,grpc}.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::call::BoxFuture;
@@ -9,9 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -96,7 +94,7 @@ async fn open(
     if !tls {
         return Ok(TokioIo::new(Box::new(stream)));
     }
-    let mut config = trusting();
+    let mut config = client::https::trusting();
     if let Some(protocol) = protocol {
         let own = Arc::make_mut(&mut config);
         own.alpn_protocols = vec![protocol.to_owned()];
@@ -199,61 +197,6 @@ fn health(frame: &[u8]) -> usize {
     match frame.get(5..) {
         Some([0x08, status, ..]) => usize::from(*status),
         _ => 0,
-    }
-}
-
-/// TLS that believes whoever answers: probes have always done so, for containers' certificates are their own.
-fn trusting() -> Arc<ClientConfig> {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    let make = || {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let schemes = provider.signature_verification_algorithms.supported_schemes();
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider has suites for both versions")
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Trusting(schemes)))
-            .with_no_client_auth();
-        Arc::new(config)
-    };
-    CONFIG.get_or_init(make).clone()
-}
-
-#[derive(Debug)]
-struct Trusting(Vec<SignatureScheme>);
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
     }
 }
 

@@ -72,6 +72,7 @@ impl Server {
             ["attach", namespace, pod, container] | ["attach", namespace, pod, _, container] => {
                 self.remote(&mut request, (namespace, pod, container), &query, remote::Action::Attach)
             }
+            ["connect", namespace, pod, port] => self.connect(&mut request, namespace, pod, port).await,
             ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
                 self.forward(&mut request, namespace, pod, &query)
             }
@@ -146,6 +147,38 @@ impl Server {
         upgrade(request, forward::offer(&ports), move |connection, _, channels| {
             forward::serve(target, connection, channels)
         })
+    }
+
+    /// A plain connection to a port of a pod's own address: the way of the API server's proxies, by the tunnel only.
+    async fn connect<B>(
+        &self,
+        request: &mut Request<B>,
+        namespace: &str,
+        pod: &str,
+        port: &str,
+    ) -> Response<Body> {
+        let Some(on) = Asked::raw(request) else {
+            return text(StatusCode::NOT_FOUND, "404 page not found");
+        };
+        let Some(state) = self.inner.workers.find(namespace, pod) else {
+            return text(StatusCode::NOT_FOUND, "pod does not exist");
+        };
+        let (Some(sandbox), Ok(port)) = (state.sandbox_id(), port.parse::<u16>()) else {
+            return text(StatusCode::BAD_GATEWAY, "no such port of a running pod");
+        };
+        let addresses = state.ips.iter().map(|ip| (*ip, port).into()).collect();
+        match self.inner.runtime.connect(sandbox, addresses).await {
+            Ok(mut stream) => {
+                base::task::spawn(async move {
+                    let Ok(io) = on.await else { return };
+                    // Either end may go at any time.
+                    drop(tokio::io::copy_bidirectional(&mut stream, &mut TokioIo::new(io)).await);
+                })
+                .detach();
+                Response::new(full(""))
+            }
+            Err(err) => text(StatusCode::BAD_GATEWAY, &err.to_string()),
+        }
     }
 
     /// Runs a command to its end; the answer is what it said, as upstream labels it.

@@ -18,6 +18,9 @@ const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-version");
 const ACCEPTED_PROTOCOLS: HeaderName = HeaderName::from_static("x-accepted-stream-protocol-versions");
 
+/// The protocol's name for bytes as they are.
+const RAW: &str = "tcp";
+
 /// What a request asks to become.
 pub struct Asked {
     /// `SPDY/3.1` or `websocket`.
@@ -62,6 +65,12 @@ impl Asked {
         words(header::CONNECTION).find(|word| word.eq_ignore_ascii_case("upgrade"))?;
         let protocol = words(header::UPGRADE).next()?;
         Some(Asked { protocol, tunnelled: false, on })
+    }
+
+    /// The connection of a request that asks for a plain one, which only the tunnel can.
+    pub fn raw<B>(request: &mut Request<B>) -> Option<OnUpgrade> {
+        let plain = request.extensions().get::<hyper::ext::Protocol>().is_some_and(|p| p.as_str() == RAW);
+        plain.then(|| hyper::upgrade::on(&mut *request))
     }
 
     /// Agrees with the client.
