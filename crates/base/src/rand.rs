@@ -34,6 +34,14 @@ thread_local! {
     static SEEDED: RefCell<Option<SplitMix>> = const { RefCell::new(None) };
 }
 
+/// How many bytes a thread asks the operating system for at once.
+const POOL_BYTES: usize = 512;
+
+thread_local! {
+    /// Random bytes, and how many of them have not been given out.
+    static POOL: RefCell<([u8; POOL_BYTES], usize)> = const { RefCell::new(([0; POOL_BYTES], 0)) };
+}
+
 /// Makes this thread's randomness follow `seed`, or the operating system again with `None`.
 pub(crate) fn install(seed: Option<u64>) {
     SEEDED.with(|s| *s.borrow_mut() = seed.map(SplitMix::new));
@@ -53,9 +61,23 @@ pub fn fill(out: &mut [u8]) {
         }
         true
     });
-    if !seeded {
-        os_fill(out);
+    if seeded {
+        return;
     }
+    POOL.with(|pool| {
+        let (bytes, left) = &mut *pool.borrow_mut();
+        if *left < out.len() {
+            *left = bytes.len();
+            os_fill(bytes);
+        }
+        match left.checked_sub(out.len()) {
+            Some(rest) => {
+                out.copy_from_slice(&bytes[rest..*left]);
+                *left = rest;
+            }
+            None => os_fill(out),
+        }
+    });
 }
 
 #[allow(unsafe_code)]
