@@ -54,18 +54,13 @@ pub fn subscribe(cache: &SharedCache, kind: &Named, queue: WorkQueue<ObjectKey>)
         }
         Some(new) => {
             let has_owners = !change.values("owners").is_empty();
-            if has_owners || memchr_deletion(&new.json) {
+            // A look at the text, which may err towards yes.
+            if has_owners || memchr::memmem::find(&new.json, b"\"deletionTimestamp\"").is_some() {
                 let name = format!("{resource}/{}", change.key.name);
                 queue.add(ObjectKey::new(&change.key.namespace, &name));
             }
         }
     });
-}
-
-/// A cheap look at the text, which may err towards yes.
-fn memchr_deletion(json: &[u8]) -> bool {
-    const WORD: &[u8] = b"\"deletionTimestamp\"";
-    json.windows(WORD.len()).any(|w| w == WORD)
 }
 
 async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {

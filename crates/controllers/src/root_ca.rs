@@ -2,7 +2,7 @@
 //! Upstream: pkg/controller/certificates/rootcacertpublisher.
 
 use apimachinery::call::BoxFuture;
-use apimachinery::{doc, k};
+use apimachinery::{Doc, doc, k};
 use client::gvr::{CONFIG_MAPS, NAMESPACES};
 use client::{Error, ObjectKey};
 
@@ -24,13 +24,10 @@ pub const ROOT_CA: Controller = Controller {
         Read { gvr: NAMESPACES, indexes: &[], wakes: Wakes::Itself },
         Read {
             gvr: CONFIG_MAPS,
-            indexes: &[("name", |object| vec![objects::name(object.root()).to_owned()])],
+            indexes: &[("root-ca", ours)],
             wakes: Wakes::Through {
-                index: "name",
-                map: |_, namespace, name| match name {
-                    NAME => vec![ObjectKey::new("", namespace)],
-                    _ => Vec::new(),
-                },
+                index: "root-ca",
+                map: |_, namespace, _| vec![ObjectKey::new("", namespace)],
             },
         },
     ],
@@ -39,6 +36,11 @@ pub const ROOT_CA: Controller = Controller {
     reconcile: |ctx, key| -> BoxFuture<'static, _> { Box::pin(async move { reconcile(&ctx, &key).await }) },
     begin: nothing,
 };
+
+/// Index: one value for the ConfigMap that is kept here, none for all the others.
+fn ours(object: &Doc) -> Vec<String> {
+    if objects::name(object.root()) == NAME { vec![String::new()] } else { Vec::new() }
+}
 
 async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
     let Some(namespace) = ctx.cache(&NAMESPACES).get_key(key) else { return Ok(Action::Done) };
