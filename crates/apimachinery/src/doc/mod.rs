@@ -303,6 +303,14 @@ impl Builder {
         Builder { doc: Doc { text, nodes, names: Vec::new() } }
     }
 
+    /// For a document that becomes much like `from`.
+    pub(crate) fn like(from: Ref<'_>) -> Builder {
+        let (text, nodes) = from.size();
+        let doc =
+            Doc { text: Vec::with_capacity(text), nodes: Vec::with_capacity(nodes + 8), names: Vec::new() };
+        Builder { doc }
+    }
+
     pub(crate) fn text(&self) -> &[u8] {
         &self.doc.text
     }

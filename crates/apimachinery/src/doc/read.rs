@@ -48,6 +48,11 @@ impl<'a> Ref<'a> {
         self.node().map_or(TAG_NULL, Node::tag)
     }
 
+    /// Bytes of text and number of nodes of the whole document.
+    pub(super) fn size(self) -> (usize, usize) {
+        (self.doc.text.len(), self.doc.nodes.len())
+    }
+
     /// Whether there is a value, be it null.
     pub fn exists(self) -> bool {
         self.id != ABSENT
@@ -251,7 +256,9 @@ impl<'a> Ref<'a> {
 
     /// Compact JSON; `null` when absent.
     pub fn to_json(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256);
+        // A whole document becomes about its text, with names and signs around each value.
+        let usual = if self.id == 0 { self.doc.text.len() + self.doc.nodes.len() * 16 } else { 256 };
+        let mut out = Vec::with_capacity(usual);
         crate::codec::json::write(self, &mut out);
         out
     }

@@ -15,7 +15,7 @@ const FIELDS_MAX: usize = 64;
 
 /// The document as upstream would write it.
 pub fn normalise(from: Ref<'_>, ty: TypeId) -> Doc {
-    let mut writer = Writer { out: Builder::new(Vec::new()) };
+    let mut writer = Writer { out: Builder::like(from) };
     writer.structure(Builder::NO_KEY, from, ty);
     writer.out.finish()
 }

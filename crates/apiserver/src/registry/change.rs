@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::{Action, generic};
+use api::{Action, Kind, generic};
 use apimachinery::call::Stored;
 use apimachinery::{Doc, Status, k};
 
@@ -134,7 +134,7 @@ async fn write_new(
             return Err(Status::already_exists(&kind.storage, name));
         }
         let charge = admission::reserve(api, attributes)?;
-        let value = store::encode(kind, &doc);
+        let value = bytes(kind, doc, None);
         if request.options.dry_run {
             return Ok(unwritten(value, namespace, name));
         }
@@ -152,6 +152,14 @@ async fn write_new(
         name,
         "too many requests compete for the same quota or addresses; please try again",
     ))
+}
+
+/// The bytes of a document that is in normal form but for what was allocated to it.
+fn bytes(kind: &Kind, doc: Doc, old: Option<&Doc>) -> Vec<u8> {
+    match kind.strategy.allocates(doc.root(), old.map(Doc::root)) {
+        Some(_) => store::encode(kind, &doc),
+        None => store::encode_normal(doc),
+    }
 }
 
 /// What a dry run answers with: the object as it would be, without a revision.
@@ -260,7 +268,12 @@ async fn attempt(
     admission::validate(api, &attributes).await?;
     let mut doc = attributes.object.clone();
     let mut along = allocate::allocate(request, &mut doc, Some(old)).await?;
-    let value = store::encode(kind, &doc);
+    // The last finalizer is gone: so is the object.
+    let last = match remove::is_due(kind, &doc) {
+        true => Some(allocate::release(request, &doc).await?),
+        false => None,
+    };
+    let value = bytes(kind, doc, Some(old));
     let revision = current.stored.revision;
     if with_revision(&value, revision) == current.stored.json {
         return Ok(Outcome::Done(current.stored.clone()));
@@ -274,10 +287,8 @@ async fn attempt(
             ..Arc::into_inner(stored).expect("made just now")
         })));
     }
-    // The last finalizer is gone: so is the object.
-    if remove::is_due(kind, &doc) {
+    if let Some(along) = last {
         let shown = crate::cacher::item::stored(&value, revision, namespace, name);
-        let along = allocate::release(request, &doc).await?;
         let write = Write { kind, namespace, name, expected: revision, value: None, along };
         return Ok(match store::write(api, write).await? {
             Outcome::Done(_) => Outcome::Done(shown),

@@ -138,7 +138,11 @@ pub async fn current(request: &Request, namespace: &str, name: &str) -> Result<C
 
 /// A document (of the stored version) in the bytes that are stored: normal form, without a resource version.
 pub fn encode(kind: &Kind, doc: &Doc) -> Vec<u8> {
-    let mut out = normalise(doc.root(), kind.storage_version().schema);
+    encode_normal(normalise(doc.root(), kind.storage_version().schema))
+}
+
+/// The same for a document that is in normal form, as [`api::generic`] leaves it.
+pub fn encode_normal(mut out: Doc) -> Vec<u8> {
     let mut meta = out.edit().at(k::METADATA);
     meta.remove(k::RESOURCE_VERSION);
     // Who owns which field is not recorded; what clients send of it would only grow old.
@@ -152,11 +156,12 @@ pub fn encode(kind: &Kind, doc: &Doc) -> Vec<u8> {
 /// When storage fails.
 pub async fn write(api: &Api, write: Write<'_>) -> Result<Outcome, Status> {
     let Write { kind, namespace, name, expected, value, along } = write;
+    let value = value.map(Bytes::from);
     let key = Bytes::from(kind.key(namespace, name));
     let ttl = (kind.ttl_seconds > 0).then(|| Duration::from_secs(kind.ttl_seconds));
     let lazy = kind.class_of(namespace) == Class::Lazy;
     let op = match &value {
-        Some(value) => Op::Put { key: key.clone(), value: value.clone().into(), ttl },
+        Some(value) => Op::Put { key: key.clone(), value: value.clone(), ttl },
         None => Op::delete(key.clone()),
     };
     let mut txn = Txn::guarded(expected, op);

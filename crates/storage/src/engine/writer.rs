@@ -76,6 +76,8 @@ impl Writer {
                 None => return,
                 Some(Command::Close(done)) => return self.close(done).await,
                 Some(command) => {
+                    // Whoever is about to ask, too, asks first: one write and one sync serve all of them.
+                    base::task::yield_now().await;
                     if let Some(done) = self.batch(command).await {
                         return self.close(done).await;
                     }
