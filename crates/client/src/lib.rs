@@ -18,5 +18,5 @@ pub use api::{Client, DeleteOptions, Deleted, Error, PatchType, Propagation, Res
 pub use cache::{Change, ObjectKey, SharedCache};
 pub use events::{EventRecorder, EventType, ObjectRef};
 pub use fence::Fence;
-pub use https::{Dialer, HttpsTransport, Kubeconfig};
+pub use https::{Dialer, HttpsTransport, Kubeconfig, Stream};
 pub use queue::WorkQueue;

@@ -11,12 +11,18 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::OutBody;
 use super::kubeconfig::{Kubeconfig, KubeconfigError};
 
+/// A connection. What lies beneath TLS is read in larger pieces than the 4 KiB that TLS asks for.
+pub type Stream = TlsStream<BufReader<TcpStream>>;
+
+/// How much is read at once, in bytes: two of TLS's largest records.
+const READ_BYTES: usize = 32 * 1024;
 /// How long connecting may take, TLS included.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How often a silent HTTP/2 connection is asked whether it lives, and how long it may take to answer.
@@ -73,12 +79,13 @@ impl Dialer {
     ///
     /// # Errors
     /// When the server cannot be reached in time, or is not the one that was meant.
-    pub async fn dial(&self, http2: bool) -> Result<TlsStream<TcpStream>, TransportError> {
+    pub async fn dial(&self, http2: bool) -> Result<Stream, TransportError> {
         let failed = |source| TransportError::Io { context: format!("connecting to {}", self.base), source };
         let config = if http2 { self.any.clone() } else { self.http1.clone() };
         let connect = async {
             let tcp = TcpStream::connect(self.address).await?;
             tcp.set_nodelay(true)?;
+            let tcp = BufReader::with_capacity(READ_BYTES, tcp);
             tokio_rustls::TlsConnector::from(config).connect(self.name.clone(), tcp).await
         };
         match base::time::timeout(CONNECT_MAX, connect).await {
@@ -191,7 +198,7 @@ impl Connector {
     }
 }
 
-async fn handshake1(stream: TlsStream<TcpStream>) -> Result<http1::SendRequest<OutBody>, TransportError> {
+async fn handshake1(stream: Stream) -> Result<http1::SendRequest<OutBody>, TransportError> {
     let greeted = http1::handshake(TokioIo::new(stream)).await;
     let (sender, connection) = greeted.map_err(|err| broken("greeting the server", err))?;
     run(connection.with_upgrades());

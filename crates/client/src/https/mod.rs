@@ -20,7 +20,7 @@ use apimachinery::call::{BoxFuture, ByteStream, Call, Reply, TransportError};
 use http_body_util::Full;
 use hyper::Request;
 
-pub use connect::Dialer;
+pub use connect::{Dialer, Stream};
 pub use kubeconfig::{Kubeconfig, KubeconfigError, TokenSource};
 pub use trusting::trusting;
 

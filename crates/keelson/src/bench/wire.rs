@@ -6,13 +6,11 @@ use std::io;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use client::{Dialer, Kubeconfig};
+use client::{Dialer, Kubeconfig, Stream};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
 
 /// How much is read at a time, in bytes.
 const READ_BYTES: usize = 64 * 1024;
@@ -147,7 +145,7 @@ impl Link {
 
 /// A connection of HTTP/1.1.
 pub struct Http1 {
-    stream: TlsStream<TcpStream>,
+    stream: Stream,
     /// What follows the path in every request's head.
     head: String,
     out: Vec<u8>,
