@@ -25,7 +25,8 @@ impl Proxy {
         let socket = node.path("proxy.sock");
         let mut child = node
             .command("kubectl")
-            .args(["proxy", "--unix-socket"])
+            // By itself it lets no commands through.
+            .args(["proxy", "--reject-paths", "^$", "--unix-socket"])
             .arg(&socket)
             .stdout(Stdio::piped())
             // It complains of every request while the server is dead.
@@ -48,6 +49,48 @@ impl Proxy {
     /// Reads what is no JSON, such as a log.
     pub fn text(&self, path: &str) -> Option<(u16, String)> {
         self.exchange("GET", path, None)
+    }
+
+    /// Reads all messages of a WebSocket that speaks `protocol`, to its end.
+    pub fn websocket(&self, path: &str, protocol: &str) -> Option<Vec<Vec<u8>>> {
+        let mut stream = UnixStream::connect(&self.socket).expect("kubectl proxy listens");
+        stream.set_read_timeout(Some(ANSWER_MAX)).expect("a limit");
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).ok()?;
+        let mut stream = BufReader::new(stream);
+        let (mut head, mut line) = (String::new(), String::new());
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).ok().filter(|n| *n > 0)?;
+            head.push_str(&line.to_ascii_lowercase());
+        }
+        // The answer to that key, as RFC 6455 has it.
+        let accepted = "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=";
+        let agreed = format!("sec-websocket-protocol: {protocol}\r\n");
+        assert!(
+            head.starts_with("http/1.1 101") && head.contains(accepted) && head.contains(&agreed),
+            "{head}"
+        );
+        let mut messages = Vec::new();
+        loop {
+            let mut start = [0; 2];
+            stream.read_exact(&mut start).ok()?;
+            let mut length = usize::from(start[1]);
+            if length == 126 {
+                let mut long = [0; 2];
+                stream.read_exact(&mut long).ok()?;
+                length = usize::from(u16::from_be_bytes(long));
+            }
+            let mut message = vec![0; length];
+            stream.read_exact(&mut message).ok()?;
+            match start[0] {
+                0x81 | 0x82 => messages.push(message),
+                0x88 => return Some(messages),
+                other => panic!("a frame of kind {other:#x}"),
+            }
+        }
     }
 
     /// Reads an answer that does not end, line by line, until `test` holds; whether it did, within the limit.

@@ -113,6 +113,11 @@ impl Cluster {
         self.proxy.request(method, path, body).unwrap_or_else(|| panic!("{method} {path}: no answer"))
     }
 
+    /// All messages of a WebSocket.
+    pub fn websocket(&self, path: &str, protocol: &str) -> Vec<Vec<u8>> {
+        self.proxy.websocket(path, protocol).unwrap_or_else(|| panic!("{path}: no answer"))
+    }
+
     /// A request that must succeed.
     pub fn ask(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Value {
         let (status, answer) = self.request(method, path, body);

@@ -10,4 +10,5 @@ mod network;
 mod pods;
 mod probes;
 mod security;
+mod streams;
 mod subpaths;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, BodyStream, Full};
 
-use super::{escape, words};
+use super::{escape, stream, words};
 use crate::tunnel::Tunnels;
 use crate::{Connect, Lister, Request};
 
@@ -63,6 +63,10 @@ async fn log(request: &Request, tunnels: &Tunnels) -> Result<Reply, Status> {
     for (i, (name, value)) in query.enumerate() {
         uri.push(if i == 0 { '?' } else { '&' });
         uri.push_str(&format!("{name}={}", escape(value)));
+    }
+    let upgrade = request.wire.upgrade.as_ref();
+    if upgrade.is_some_and(|u| u.protocol().eq_ignore_ascii_case("websocket")) {
+        return stream::relay(request, tunnels, node, &uri).await;
     }
     let ask = http::Request::get(format!("http://{node}{uri}"))
         .body(Full::new(Bytes::new()))

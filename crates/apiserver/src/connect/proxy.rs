@@ -97,7 +97,8 @@ fn parse(id: &str) -> Option<(bool, &str, &str)> {
 
 async fn proxy(request: Request, tunnels: &Tunnels) -> Result<Reply, Status> {
     // A page's relative links need the slash. Source: UpgradeAwareHandler.
-    if request.target.rest.is_empty() && request.wire.upgrade.is_none() {
+    let reads = matches!(request.wire.method.as_str(), "" | "GET" | "HEAD");
+    if request.target.rest.is_empty() && request.wire.upgrade.is_none() && reads {
         let (path, query) =
             request.wire.uri.split_once('?').map_or((&*request.wire.uri, ""), |(p, q)| (p, q));
         let query = if query.is_empty() { String::new() } else { format!("?{query}") };

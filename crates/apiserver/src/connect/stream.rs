@@ -43,20 +43,32 @@ impl Connect for Stream {
 }
 
 async fn stream(request: &Request, tunnels: &Tunnels) -> Result<Reply, Status> {
+    if request.wire.upgrade.is_none() {
+        return Err(Status::bad_request("Upgrade request required"));
+    }
+    let (node, path) = location(request).await?;
+    relay(request, tunnels, &node, &path).await
+}
+
+/// Hands a connection on to a node's kubelet, or its refusal back.
+pub(super) async fn relay(
+    request: &Request,
+    tunnels: &Tunnels,
+    node: &str,
+    path: &str,
+) -> Result<Reply, Status> {
     let asked = request.wire.upgrade.as_ref().map(|u| u.protocol().to_owned()).unwrap_or_default();
     let protocol = match asked.to_ascii_lowercase().as_str() {
         "spdy/3.1" => Protocol::from_static("SPDY/3.1"),
         "websocket" => Protocol::from_static("websocket"),
-        "" => return Err(Status::bad_request("Upgrade request required")),
         _ => return Err(Status::bad_request(format!("unable to upgrade: unsupported protocol {asked:?}"))),
     };
-    let (node, path) = location(request).await?;
     let mut ask = http::Request::builder().method(Method::CONNECT).uri(format!("http://{node}{path}"));
     for (name, value) in request.wire.headers.iter().filter(|(name, _)| AGREE.contains(&name.as_str())) {
         ask = ask.header(name, value);
     }
     let ask = ask.extension(protocol).body(Full::new(Bytes::new())).map_err(Status::internal)?;
-    let response = tunnels.request(&node, ask).await.map_err(|err| Status::internal(super::words(&err)))?;
+    let response = tunnels.request(node, ask).await.map_err(|err| Status::internal(super::words(&err)))?;
     if response.status() != StatusCode::OK {
         return refused(response).await;
     }

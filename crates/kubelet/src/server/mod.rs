@@ -36,6 +36,13 @@ type Refusal = Box<Response<Body>>;
 /// How many pieces of a stream wait for a slow reader.
 const PIECES_MAX: usize = 16;
 
+/// Logs on WebSocket. Upstream: `wsstream.NewDefaultReaderProtocols`.
+const LOGS: Offer<'static> = Offer {
+    spdy: &[],
+    websocket: &[("binary.k8s.io", false), ("base64.binary.k8s.io", true)],
+    channels: Vec::new(),
+};
+
 /// Answers requests about this node.
 #[derive(Clone)]
 pub struct Server {
@@ -64,7 +71,7 @@ impl Server {
             ["healthz"] => text(StatusCode::OK, "ok"),
             ["pods"] => self.pods(),
             ["containerLogs", namespace, pod, container] => {
-                self.logs(namespace, pod, container, &query).await
+                self.logs(&mut request, (namespace, pod, container), &query)
             }
             ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
                 self.remote(&mut request, (namespace, pod, container), &query, remote::Action::Exec)
@@ -213,7 +220,12 @@ impl Server {
         answer
     }
 
-    async fn logs(&self, namespace: &str, pod: &str, container: &str, query: &str) -> Response<Body> {
+    fn logs<B>(
+        &self,
+        request: &mut Request<B>,
+        (namespace, pod, container): (&str, &str, &str),
+        query: &str,
+    ) -> Response<Body> {
         let options = match logs::Options::parse(query) {
             Ok(options) => options,
             Err(why) => return text(StatusCode::BAD_REQUEST, &why),
@@ -231,13 +243,25 @@ impl Server {
         };
         let path = containers::log_dir(&self.inner.config, state.object())
             .join(containers::log_path(container, attempt));
-        let (sender, receiver) = mpsc::channel(PIECES_MAX);
+        let (sender, mut receiver) = mpsc::channel(PIECES_MAX);
         let changes = self.inner.changes.clone();
         let name = container.to_owned();
         base::task::spawn(
             async move { logs::send(path, options, name, attempt, view, changes, sender).await },
         )
         .detach();
+        if request.headers().contains_key(http::header::SEC_WEBSOCKET_KEY) {
+            return upgrade(request, LOGS, |mut connection, _, _| async move {
+                if let Some(stream) = connection.streams.recv().await {
+                    while let Some(Ok(piece)) = receiver.recv().await {
+                        if !stream.output.send(piece).await {
+                            return;
+                        }
+                    }
+                }
+                connection.finish().await;
+            });
+        }
         let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
             receiver.recv().await.map(|piece: io::Result<Bytes>| (piece.map(Frame::data), receiver))
         });

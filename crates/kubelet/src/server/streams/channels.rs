@@ -87,7 +87,16 @@ pub fn channels(headers: Vec<Headers>, base64: bool, closes: bool) -> Codec {
     let count = headers.len();
     let events = headers.into_iter().zip(0..).map(|(headers, i)| Event::Open(i, headers)).collect();
     let read = websocket::Decoder::new(true);
-    (Box::new(Channels { read, events, count, base64, closes }), Box::new(ChannelsOut { base64 }))
+    let encode = ChannelsOut { base64, numbered: true };
+    (Box::new(Channels { read, events, count, base64, closes }), Box::new(encode))
+}
+
+/// One stream to the client on WebSocket, a message for each piece of it. `base64`: as text.
+pub fn plain(base64: bool) -> Codec {
+    let events = VecDeque::from([Event::Open(0, Headers::new())]);
+    let read = websocket::Decoder::new(true);
+    let encode = ChannelsOut { base64, numbered: false };
+    (Box::new(Channels { read, events, count: 0, base64: false, closes: false }), Box::new(encode))
 }
 
 #[derive(Default)]
@@ -233,6 +242,8 @@ impl Decode for Channels {
 
 struct ChannelsOut {
     base64: bool,
+    /// Each message begins with its channel.
+    numbered: bool,
 }
 
 impl Encode for ChannelsOut {
@@ -240,10 +251,11 @@ impl Encode for ChannelsOut {
         let message = match out {
             Out::Data(channel, bytes) => {
                 let channel = *channel as u8;
-                if self.base64 {
-                    Message::Text(format!("{channel}{}", BASE64.encode(bytes)).into())
-                } else {
-                    Message::Binary([&[channel], &bytes[..]].concat().into())
+                match (self.base64, self.numbered) {
+                    (true, true) => Message::Text(format!("{channel}{}", BASE64.encode(bytes)).into()),
+                    (true, false) => Message::Text(BASE64.encode(bytes).into()),
+                    (false, true) => Message::Binary([&[channel], &bytes[..]].concat().into()),
+                    (false, false) => Message::Binary(bytes.clone()),
                 }
             }
             Out::Pong(bytes) => Message::Pong(bytes.clone()),
@@ -350,5 +362,9 @@ mod tests {
         assert_eq!(written(&mut *encode, &all)[0], text("1b3V0"));
         decode.feed(&masked(&[text("0!")]));
         assert!(decode.next().is_err());
+
+        let (mut decode, mut encode) = plain(true);
+        assert_eq!(read(&mut *decode, &masked(&[text("ignored")])), [Event::Open(0, Headers::new())]);
+        assert_eq!(written(&mut *encode, &[Out::Data(0, Bytes::from_static(b"out"))]), [text("b3V0")]);
     }
 }

@@ -36,7 +36,7 @@ pub struct Offer<'a> {
     pub spdy: &'a [&'a str],
     /// Versions on WebSocket: name, whether as text.
     pub websocket: &'a [(&'a str, bool)],
-    /// The channels on WebSocket.
+    /// The channels on WebSocket; without any there is one stream to the client.
     pub channels: Vec<Headers>,
 }
 
@@ -163,6 +163,9 @@ fn websocket(
     out.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::try_from(accept).expect("base64 is plain text"));
     if version.starts_with("SPDY/") {
         return Ok((version, false, channels::tunnelled()));
+    }
+    if offer.channels.is_empty() {
+        return Ok((version, false, channels::plain(base64)));
     }
     let closes = version == "v5.channel.k8s.io";
     Ok((version, true, channels::channels(offer.channels, base64, closes)))
