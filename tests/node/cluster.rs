@@ -125,6 +125,11 @@ impl Cluster {
         answer
     }
 
+    /// Whether what is streamed from a path has a line with `part`.
+    pub fn says(&self, path: &str, part: &str) -> bool {
+        self.proxy.lines(path, PATIENCE, |line| line.contains(part))
+    }
+
     fn create(&self, path: &str, object: &Value) -> Value {
         self.ask("POST", path, Some(("application/json", object)))
     }

@@ -7,10 +7,14 @@ use std::collections::BTreeMap;
 use apimachinery::quantity::Quantity;
 use apimachinery::quota_usage;
 use apimachinery::schema::views::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
-use apimachinery::{Doc, Ref, k};
+use apimachinery::{Doc, Ref, doc, k};
 
+use crate::containers;
 use crate::refused;
-use crate::worker::{End, Resize, Role, container_specs};
+use crate::worker::{EVICTED, End, Resize, Role, container_specs};
+
+/// The least priority of those critical to a cluster. Source: pkg/apis/scheduling.
+const CRITICAL_PRIORITY: i64 = 2_000_000_000;
 
 /// Resources by name.
 pub type Resources = BTreeMap<String, Quantity>;
@@ -38,6 +42,10 @@ pub fn admit(pod: Ref<'_>, node: Ref<'_>, allocatable: &Resources, others: &[Ref
     if let Err(why) = safe_sysctls(pod) {
         // Upstream's own checks come without the words of the others.
         return Err(End { reason: "SysctlForbidden".into(), message: why });
+    }
+    if let Some(condition) = pressed(pod, node) {
+        let message = format!("The node had condition: [{condition}]. ");
+        return Err(End { reason: EVICTED.into(), message });
     }
     let wanted = host_ports(pod);
     let taken: Vec<(String, String, i64)> = others.iter().flat_map(|p| host_ports(*p)).collect();
@@ -67,6 +75,28 @@ pub fn admit(pod: Ref<'_>, node: Ref<'_>, allocatable: &Resources, others: &[Ref
         return refuse(&format!("OutOf{name}"), message);
     }
     Ok(())
+}
+
+/// The condition of a node that is short of something for which it takes no such pod.
+fn pressed(pod: Ref<'_>, node: Ref<'_>) -> Option<&'static str> {
+    let has = |kind: &str| {
+        let mut all = node.get(k::STATUS).get(k::CONDITIONS).items();
+        all.any(|c| c.get(k::TYPE).str() == kind && c.get(k::STATUS).str() == "True")
+    };
+    if is_critical(pod) {
+        return None;
+    }
+    if let Some(other) = ["DiskPressure", "PIDPressure"].into_iter().find(|kind| has(kind)) {
+        return Some(other);
+    }
+    let taint = doc!({ "key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule" });
+    let tolerated = Pod(pod).spec().tolerations().iter().any(|t| tolerates(t.0, taint.root()));
+    (has("MemoryPressure") && containers::qos(pod) == "BestEffort" && !tolerated).then_some("MemoryPressure")
+}
+
+/// Whether a pod is one that the node keeps whatever it is short of.
+pub fn is_critical(pod: Ref<'_>) -> bool {
+    pod.get(k::SPEC).get(k::PRIORITY).i64() >= CRITICAL_PRIORITY
 }
 
 /// What a pod asks for by its spec, whatever its status says it has.
@@ -221,7 +251,6 @@ fn requirement(r: NodeSelectorRequirement<'_>, value: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use apimachinery::doc;
 
     fn pod(cpu: &str) -> Doc {
         doc!({ "spec": { "containers": [{ "name": "a", "resources": { "requests": { "cpu": cpu } } }] } })
@@ -275,6 +304,21 @@ mod tests {
         assert_eq!(asks("1", &[pod.root()]), Some(Resize::Deferred(words.into())));
         let words = "Node didn't have enough capacity: cpu, requested: 3010, capacity: 2000";
         assert_eq!(asks("3", &[]), Some(Resize::Infeasible(words.into())));
+    }
+
+    #[test]
+    fn a_node_that_is_short_takes_less() {
+        let node = |kind: &str| doc!({ "status": { "conditions": [{ "type": kind, "status": "True" }] } });
+        let critical = doc!({ "spec": { "priority": 2_000_001_000i64, "containers": [{}] } });
+        for (kind, pod, want) in [
+            ("MemoryPressure", pod("1"), None),
+            ("MemoryPressure", doc!({ "spec": { "containers": [{}] } }), Some("MemoryPressure")),
+            ("DiskPressure", pod("1"), Some("DiskPressure")),
+            ("DiskPressure", critical, None),
+            ("Ready", doc!({ "spec": { "containers": [{}] } }), None),
+        ] {
+            assert_eq!(pressed(pod.root(), node(kind).root()), want, "{kind}");
+        }
     }
 
     #[test]

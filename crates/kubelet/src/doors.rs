@@ -136,12 +136,31 @@ pub struct Pressure {
     pub pid: bool,
 }
 
+/// A resource that the node is short of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// `memory`, or `ephemeral-storage`.
+    pub resource: &'static str,
+    /// How much there should be at least, as people write it.
+    pub threshold: String,
+    /// How much there is, as people write it.
+    pub available: String,
+}
+
+impl Pressure {
+    /// What is short, as conditions tell it. Upstream sets no threshold for process ids unless told to.
+    pub fn of(short: &[Short]) -> Pressure {
+        let has = |name| short.iter().any(|s| s.resource == name);
+        Pressure { memory: has("memory"), disk: has("ephemeral-storage"), pid: false }
+    }
+}
+
 /// The machine.
 pub trait Machine: Send + Sync {
     /// Its facts.
     fn info(&self) -> MachineInfo;
-    /// What is short now.
-    fn pressure(&self) -> Pressure;
+    /// What it is short of now, the most pressing first.
+    fn short(&self) -> Vec<Short>;
     /// The host's `/etc/resolv.conf`.
     fn resolv_conf(&self) -> String;
     /// The host's `/etc/hosts`.

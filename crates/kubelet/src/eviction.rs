@@ -1,17 +1,20 @@
-//! Pods that take more of the disk than they may are ended. What they take is measured only while some pod has a limit.
+//! Pods that take more of the disk than they may are ended, and when the node is short of something, one at a time, those
+//! that take most beyond what they asked for. What pods take is measured only while that is so, or some pod has a limit.
 //!
-//! Upstream: pkg/kubelet/eviction/eviction_manager.go (`localStorageEviction`).
+//! Upstream: pkg/kubelet/eviction. On purpose different: images are never taken away, as those imported by hand could not
+//! be had again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::quantity::Quantity;
+use apimachinery::quantity::{Format, Quantity};
 use apimachinery::{Ref, k};
 
-use crate::admission::pod_limits;
+use crate::admission::{is_critical, pod_limits, pod_requests};
 use crate::containers;
 use crate::core::SharedCore;
+use crate::doors::Short;
 use crate::volumes;
 use crate::worker::{EVICTED, End, Phase, Role, Stage, State, container_specs};
 
@@ -19,13 +22,15 @@ use crate::worker::{EVICTED, End, Phase, Role, Stage, State, container_specs};
 pub(crate) const MEASURE_EVERY: Duration = Duration::from_secs(10);
 const STORAGE: &str = "ephemeral-storage";
 
-/// What a pod takes of the disk, in bytes.
+/// What a pod takes, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Each `emptyDir` that lies on the disk.
     pub volumes: BTreeMap<String, u64>,
     /// Each container's writable layer and logs.
     pub containers: BTreeMap<String, u64>,
+    /// What each container has of memory.
+    pub memory: BTreeMap<String, u64>,
 }
 
 /// Whether anything of the pod's is limited.
@@ -74,27 +79,84 @@ fn storage_limit(container: Ref<'_>) -> Option<Quantity> {
     Quantity::parse(limit).ok().filter(|q| !q.is_zero())
 }
 
-/// Measures the pods that have limits; gives those that are over, by uid.
+/// Measures the pods that have limits, or all when the node is short; gives those to be ended, by uid.
 pub(crate) async fn look(core: &SharedCore, states: Vec<Arc<State>>) -> Vec<(String, End)> {
-    let mut out = Vec::new();
+    let machine = core.doors.machine.clone();
+    let short = base::task::blocking(move || machine.short()).await.into_iter().next();
+    // One that is on its way out already makes room.
+    let leaving =
+        |s: &Arc<State>| s.stage != Stage::Done && s.end.as_ref().is_some_and(|e| e.reason == EVICTED);
+    let short = short.filter(|_| !states.iter().any(leaving));
+    let (mut out, mut all) = (Vec::new(), Vec::new());
     for state in states {
-        if state.stage == Stage::Running && state.end.is_none() && is_limited(state.pod.root()) {
-            let usage = measure(core, &state).await;
-            if let Some(end) = over(state.pod.root(), &usage) {
-                out.push((state.object().metadata().uid().to_owned(), end));
-            }
+        if state.stage != Stage::Running || state.end.is_some() {
+            continue;
         }
+        if short.is_none() && !is_limited(state.pod.root()) {
+            continue;
+        }
+        let usage = measure(core, &state).await;
+        match over(state.pod.root(), &usage) {
+            Some(end) => out.push((state.object().metadata().uid().to_owned(), end)),
+            None => all.push((state, usage)),
+        }
+    }
+    if let (true, Some(short)) = (out.is_empty(), short) {
+        let pods: Vec<(Ref<'_>, &Usage)> = all.iter().map(|(s, usage)| (s.pod.root(), usage)).collect();
+        out.extend(first_to_go(&pods, &short));
     }
     out
 }
 
+/// Which pod goes first when the node is short of something, by uid: one that takes more than it asked for, of those
+/// the least important, of those the one that takes most beyond.
+pub fn first_to_go(pods: &[(Ref<'_>, &Usage)], short: &Short) -> Option<(String, End)> {
+    let in_memory = short.resource == "memory";
+    let asked = |pod: Ref<'_>| pod_requests(pod).get(short.resource).map_or(0, |q| q.value());
+    let taken = |usage: &Usage| {
+        let bytes = if in_memory {
+            usage.memory.values().sum::<u64>()
+        } else {
+            usage.volumes.values().chain(usage.containers.values()).sum()
+        };
+        i64::try_from(bytes).unwrap_or(i64::MAX)
+    };
+    let rank = |(pod, usage): &(Ref<'_>, &Usage)| {
+        let beyond = taken(usage).saturating_sub(asked(*pod));
+        (beyond <= 0, pod.get(k::SPEC).get(k::PRIORITY).i64(), std::cmp::Reverse(beyond))
+    };
+    let mortal = pods.iter().filter(|(pod, _)| !is_critical(*pod));
+    let (pod, usage) = mortal.min_by_key(|p| rank(p))?;
+    let bytes = |n: i64| Quantity::from_value(n, Format::BinarySi).to_string();
+    let Short { resource, threshold, available } = short;
+    let mut message = format!(
+        "The node was low on resource: {resource}. Threshold quantity: {threshold}, available: {available}. "
+    );
+    for (name, used) in if in_memory { &usage.memory } else { &usage.containers } {
+        let own = container_specs(*pod).find(|(_, c)| c.get(k::NAME).str() == name);
+        let request = own.and_then(|(_, c)| {
+            Quantity::parse(c.get(k::RESOURCES).get(k::REQUESTS).get(resource).str()).ok()
+        });
+        let (used, request) = (i64::try_from(*used).unwrap_or(i64::MAX), request.map_or(0, |q| q.value()));
+        if used > request {
+            let (used, request) = (bytes(used), bytes(request));
+            message.push_str(&format!(
+                "Container {name} was using {used}, request is {request}, has larger consumption of {resource}. "
+            ));
+        }
+    }
+    let uid = pod.get(k::METADATA).get(k::UID).str().to_owned();
+    Some((uid, End { reason: EVICTED.into(), message }))
+}
+
 async fn measure(core: &SharedCore, state: &Arc<State>) -> Usage {
-    let mut layers = BTreeMap::new();
+    let (mut layers, mut memory) = (BTreeMap::new(), BTreeMap::new());
     for container in state.containers.iter().filter(|c| c.role != Role::Ephemeral) {
         if let Phase::Running { id, .. } = &container.phase
             && let Ok(stats) = core.doors.runtime.container_stats(id).await
         {
             layers.insert(container.name.clone(), stats.writable_layer_bytes);
+            memory.insert(container.name.clone(), stats.memory_working_set_bytes);
         }
     }
     let (core, state) = (core.clone(), state.clone());
@@ -110,7 +172,7 @@ async fn measure(core: &SharedCore, state: &Arc<State>) -> Usage {
         let all = pod.get(k::SPEC).get(k::VOLUMES);
         let mine = paths.into_iter().zip(all.items()).filter(|(_, v)| on_disk(v));
         let volumes = mine.map(|((name, at), _)| (name, files.usage(&at.path))).collect();
-        Usage { volumes, containers: layers }
+        Usage { volumes, containers: layers, memory }
     })
     .await
 }
@@ -140,6 +202,7 @@ mod tests {
             let usage = Usage {
                 volumes: [("v".to_owned(), volume)].into(),
                 containers: [("a".to_owned(), a), ("b".to_owned(), b)].into(),
+                ..Usage::default()
             };
             assert_eq!(over(pod.root(), &usage).map(|end| end.message).as_deref(), want);
         }
@@ -147,5 +210,35 @@ mod tests {
         assert!(!is_limited(
             doc!({ "spec": { "volumes": [{ "name": "v", "emptyDir": {} }], "containers": [{}] } }).root()
         ));
+    }
+
+    #[test]
+    fn who_goes_first() {
+        let pod = |uid: &str, priority: i64, memory: &str| {
+            let requests = doc!({ "requests": { "memory": memory } });
+            let mut pod = doc!({ "metadata": { "uid": uid }, "spec": { "priority": priority, "containers": [{ "name": "a" }] } });
+            let c = pod.edit().at(k::SPEC).at(k::CONTAINERS).item(0);
+            c.expect("one").set(k::RESOURCES, requests);
+            pod
+        };
+        let uses = |bytes: u64| Usage { memory: [("a".to_owned(), bytes)].into(), ..Usage::default() };
+        let short = Short { resource: "memory", threshold: "100Mi".into(), available: "9Mi".into() };
+        let first = |pods: &[(apimachinery::Doc, Usage)]| {
+            let pods: Vec<_> = pods.iter().map(|(pod, usage)| (pod.root(), usage)).collect();
+            first_to_go(&pods, &short)
+        };
+        let within = || (pod("within", -5, "8Mi"), uses(7 << 20));
+        let little = || (pod("little", 0, "1Mi"), uses(2 << 20));
+        let much = || (pod("much", 0, "1Mi"), uses(3 << 20));
+        let important = || (pod("important", 9, "0"), uses(9 << 20));
+        let critical = || (pod("critical", 2_000_000_000, "0"), uses(99 << 20));
+        let all = [within(), little(), important(), much(), critical()];
+        let (uid, end) = first(&all).expect("one goes");
+        assert_eq!(uid, "much");
+        let words = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 9Mi. \
+                     Container a was using 3Mi, request is 1Mi, has larger consumption of memory. ";
+        assert_eq!(end.message, words);
+        assert_eq!(first(&[within(), important(), critical()]).expect("one").0, "important");
+        assert_eq!(first(&[critical()]), None);
     }
 }

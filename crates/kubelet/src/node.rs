@@ -129,6 +129,12 @@ pub fn status(config: &Config, info: &MachineInfo, health: &Health, old: Ref<'_>
     if config.port != 0 {
         edit.set(k::DAEMON_ENDPOINTS, doc!({ "kubeletEndpoint": { "Port": config.port } }));
     }
+    // The one engine has the empty name too, which pods without a class ask for.
+    let can = doc!({ "recursiveReadOnlyMounts": true, "userNamespaces": false });
+    let handlers = ["", health.runtime.split("://").next().unwrap_or_default()];
+    let handlers = handlers.map(|name| doc!({ "name": name, "features": can.clone() }));
+    edit.set(k::RUNTIME_HANDLERS, handlers.to_vec());
+    edit.set(k::FEATURES, doc!({ "supplementalGroupsPolicy": true }));
     edit.set(k::NODE_INFO, doc!({
         "machineID": &info.machine_id, "systemUUID": &info.system_uuid, "bootID": &info.boot_id,
         "kernelVersion": &info.kernel_version, "osImage": &info.os_image, "containerRuntimeVersion": &health.runtime,
@@ -260,7 +266,7 @@ pub async fn keep_status(
         let mut now_health = health.borrow_and_update().clone();
         let pressure_of = machine.clone();
         let (info, pressure) =
-            base::task::blocking(move || (pressure_of.info(), pressure_of.pressure())).await;
+            base::task::blocking(move || (pressure_of.info(), Pressure::of(&pressure_of.short()))).await;
         now_health.pressure = pressure;
         let found = cache.get("", &config.node_name).map(|stored| stored.doc());
         let wait = match found {

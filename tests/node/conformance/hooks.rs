@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Row, Space, carry_out_with_python, once, row, shell, with_python};
+use crate::cluster::{Row, Space, carry_out, carry_out_with_python, once, row, shell, with_python};
 
 /// A pod that says which requests it gets.
 fn listener(space: &Space<'_>) -> String {
@@ -110,4 +110,37 @@ fn host_ports(space: &Space<'_>) {
 #[test]
 fn ports_of_the_node() {
     carry_out_with_python(&[row("host ports", host_ports)]);
+}
+
+/// A container that is added to a running pod with an input and a terminal runs, and so does the next.
+fn ephemeral(space: &Space<'_>) {
+    space.pod("p", once(vec![shell("c", "exec sleep 1000")]));
+    space.ready("p");
+    let path = format!("{}/p/ephemeralcontainers", space.path("pods"));
+    let added = |name: &str| {
+        let mut container = shell(name, "while :; do echo polo; sleep 0.2; done");
+        (container["stdin"], container["tty"]) = (true.into(), true.into());
+        container
+    };
+    let runs = |pod: &Value, name: &str| {
+        let all = pod["status"]["ephemeralContainerStatuses"].as_array();
+        all.is_some_and(|all| all.iter().any(|c| c["name"] == name && c["state"].get("running").is_some()))
+    };
+    let patch = json!({ "spec": { "ephemeralContainers": [added("debugger")] } });
+    let kind = "application/strategic-merge-patch+json";
+    space.cluster.ask("PATCH", &path, Some((kind, &patch)));
+    let mut pod = space.wait("pods", "p", "to have a debugger", |p| runs(p, "debugger"));
+    let follow = format!("{}/p/log?follow=true&container=debugger", space.path("pods"));
+    assert!(space.cluster.says(&follow, "polo"));
+    let list = pod["spec"]["ephemeralContainers"].as_array_mut().expect("one");
+    assert_eq!(list.len(), 1);
+    list.push(added("debugger2"));
+    space.cluster.ask("PUT", &path, Some(("application/json", &pod)));
+    let pod = space.wait("pods", "p", "to have two", |p| runs(p, "debugger2"));
+    assert_eq!(pod["spec"]["ephemeralContainers"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn ephemeral_containers() {
+    carry_out(&[row("ephemeral containers", ephemeral)]);
 }

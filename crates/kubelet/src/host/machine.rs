@@ -4,7 +4,9 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 
-use crate::doors::{Machine, MachineInfo, Pressure};
+use apimachinery::quantity::{Format, Quantity};
+
+use crate::doors::{Machine, MachineInfo, Short};
 
 /// Upstream's hard eviction thresholds: bytes of memory, and hundredths of disk and inodes.
 const MEMORY_LEAST: i64 = 100 << 20;
@@ -76,18 +78,28 @@ impl Machine for HostMachine {
         }
     }
 
-    fn pressure(&self) -> Pressure {
-        let low = |free: u64, all: u64, percent: u64| all > 0 && free * 100 < all * percent;
-        let disk = rustix::fs::statvfs(&self.root_dir).ok();
-        Pressure {
-            memory: memory("MemAvailable") < MEMORY_LEAST,
-            disk: disk.is_some_and(|d| {
-                low(d.f_bavail, d.f_blocks, DISK_PERCENT_LEAST)
-                    || low(d.f_favail, d.f_files, INODES_PERCENT_LEAST)
-            }),
-            // Upstream sets no threshold for process ids unless told to.
-            pid: false,
+    fn short(&self) -> Vec<Short> {
+        let (mut out, available) = (Vec::new(), memory("MemAvailable"));
+        let bytes = |n: i64| Quantity::from_value(n, Format::BinarySi).to_string();
+        if available < MEMORY_LEAST {
+            let (threshold, available) = (bytes(MEMORY_LEAST), bytes(available));
+            out.push(Short { resource: "memory", threshold, available });
         }
+        let low = |free: u64, all: u64, percent: u64| all > 0 && free * 100 < all * percent;
+        let mut disk = |threshold: String, available: String| {
+            out.push(Short { resource: "ephemeral-storage", threshold, available });
+        };
+        match rustix::fs::statvfs(&self.root_dir) {
+            Ok(d) if low(d.f_bavail, d.f_blocks, DISK_PERCENT_LEAST) => {
+                let of = |blocks: u64| bytes(i64::try_from(blocks * d.f_frsize).unwrap_or(i64::MAX));
+                disk(of(d.f_blocks * DISK_PERCENT_LEAST / 100), of(d.f_bavail));
+            }
+            Ok(d) if low(d.f_favail, d.f_files, INODES_PERCENT_LEAST) => {
+                disk((d.f_files * INODES_PERCENT_LEAST / 100).to_string(), d.f_favail.to_string());
+            }
+            _ => {}
+        }
+        out
     }
 
     fn resolv_conf(&self) -> String {

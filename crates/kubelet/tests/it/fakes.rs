@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kubelet::doors::{
     Files, GrpcRequest, HostPort, HttpAnswer, HttpRequest, Machine, MachineInfo, Payload, PodNetwork,
-    Pressure, Prober, Result,
+    Pressure, Prober, Result, Short,
 };
 use runtime::*;
 use tokio::sync::watch;
@@ -374,8 +374,8 @@ impl Machine for FakeMachine {
             ..MachineInfo::default()
         }
     }
-    fn pressure(&self) -> Pressure {
-        Pressure::default()
+    fn short(&self) -> Vec<Short> {
+        Vec::new()
     }
     fn resolv_conf(&self) -> String {
         String::new()

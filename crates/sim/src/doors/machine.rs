@@ -1,6 +1,6 @@
 //! Facts of a machine that does not exist.
 
-use kubelet::doors::{Machine, MachineInfo, Pressure};
+use kubelet::doors::{Machine, MachineInfo, Short};
 
 /// See the module's text.
 pub struct SimMachine(MachineInfo);
@@ -28,8 +28,8 @@ impl Machine for SimMachine {
     fn info(&self) -> MachineInfo {
         self.0.clone()
     }
-    fn pressure(&self) -> Pressure {
-        Pressure::default()
+    fn short(&self) -> Vec<Short> {
+        Vec::new()
     }
     fn resolv_conf(&self) -> String {
         "nameserver 192.0.2.53\n".into()
