@@ -130,9 +130,8 @@ pub fn status(config: &Config, info: &MachineInfo, health: &Health, old: Ref<'_>
         edit.set(k::DAEMON_ENDPOINTS, doc!({ "kubeletEndpoint": { "Port": config.port } }));
     }
     // The one engine has the empty name too, which pods without a class ask for.
-    let can = doc!({ "recursiveReadOnlyMounts": true, "userNamespaces": false });
     let handlers = ["", health.runtime.split("://").next().unwrap_or_default()];
-    let handlers = handlers.map(|name| doc!({ "name": name, "features": can.clone() }));
+    let handlers = handlers.map(|name| doc!({ "name": name, "features": { "recursiveReadOnlyMounts": true, "userNamespaces": false } }));
     edit.set(k::RUNTIME_HANDLERS, handlers.to_vec());
     edit.set(k::FEATURES, doc!({ "supplementalGroupsPolicy": true }));
     edit.set(k::NODE_INFO, doc!({

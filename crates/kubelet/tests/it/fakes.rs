@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kubelet::doors::{
-    Files, GrpcRequest, HostPort, HttpAnswer, HttpRequest, Machine, MachineInfo, Payload, PodNetwork,
-    Pressure, Prober, Result, Short,
+    Files, GrpcRequest, HostPort, HttpAnswer, HttpRequest, Machine, MachineInfo, Payload, PodNetwork, Prober,
+    Result, Short,
 };
 use runtime::*;
 use tokio::sync::watch;
