@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
@@ -17,7 +18,8 @@ const AT_ONCE: usize = 8;
 pub struct Cluster {
     // Dropped before the node, whose server it asks.
     proxy: Proxy,
-    _node: Node,
+    /// The node.
+    pub node: Node,
 }
 
 /// One row's namespace.
@@ -39,21 +41,32 @@ pub fn row<'a>(name: &'a str, steps: impl Fn(&Space<'_>) + Sync + 'a) -> Row<'a>
 /// Brings up a node and carries out all rows; fails with the names of those that fail. Without what nodes need, it says
 /// so and passes.
 pub fn carry_out(rows: &[Row<'_>]) {
-    if let Some(cluster) = Cluster::up(false) {
+    if let Some(cluster) = Cluster::up(None) {
         cluster.carry_out(rows);
     }
 }
 
 /// As [`carry_out`], with the image of Python.
 pub fn carry_out_with_python(rows: &[Row<'_>]) {
-    if let Some(cluster) = Cluster::up(true) {
+    if let Some(cluster) = Cluster::up(Some(None)) {
+        cluster.carry_out(rows);
+    }
+}
+
+/// As [`carry_out_with_python`], with Python's client.
+pub fn carry_out_with_client(rows: &[Row<'_>]) {
+    let Some(modules) = images::python_client() else {
+        eprintln!("SKIPPED: Python's client cannot be installed from PyPI");
+        return;
+    };
+    if let Some(cluster) = Cluster::up(Some(Some(&modules))) {
         cluster.carry_out(rows);
     }
 }
 
 impl Cluster {
-    /// Brings it up; `None` where nodes cannot run.
-    pub fn up(with_python: bool) -> Option<Cluster> {
+    /// Brings it up, perhaps with Python, perhaps with modules of it; `None` where nodes cannot run.
+    pub fn up(python: Option<Option<&Path>>) -> Option<Cluster> {
         let mut node = Node::new()?;
         if !std::path::Path::new(images::BUSYBOX_PROGRAM).exists() {
             eprintln!("SKIPPED: no {}: install busybox-static", images::BUSYBOX_PROGRAM);
@@ -62,8 +75,8 @@ impl Cluster {
         let dir = node.path("images");
         std::fs::create_dir(&dir).expect("a directory");
         let mut archives = vec![images::busybox(&dir)];
-        if with_python {
-            let Some(archive) = images::python(&dir, None) else {
+        if let Some(modules) = python {
+            let Some(archive) = images::python(&dir, modules) else {
                 eprintln!(
                     "SKIPPED: no Python of Debian's: install python3.11-minimal and libpython3.11-stdlib"
                 );
@@ -74,9 +87,12 @@ impl Cluster {
         for archive in archives {
             node.keelson_ok(&["image", "import", &archive.to_string_lossy()]);
         }
+        // The same under a second name, for what changes images.
+        let archive = dir.join("busybox-1.tar");
+        node.keelson_ok(&["image", "import", &archive.to_string_lossy(), "--name", "busybox:2"]);
         std::fs::remove_dir_all(&dir).expect("remove the archives");
         node.up();
-        Some(Cluster { proxy: Proxy::start(&node), _node: node })
+        Some(Cluster { proxy: Proxy::start(&node), node })
     }
 
     fn carry_out(&self, rows: &[Row<'_>]) {
@@ -191,6 +207,23 @@ impl Space<'_> {
         });
         assert!(found, "waited for {resource} {name} {what}; last seen: {last:#}");
         last
+    }
+
+    /// Watches a list until `test` holds for an object of it.
+    pub fn wait_list(&self, path: &str, what: &str, test: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = self.cluster.proxy.lines(&format!("{path}&watch=true"), PATIENCE, |line| {
+            let event: Value = serde_json::from_str(line).expect("a watch event");
+            last = event["object"].clone();
+            test(&last)
+        });
+        assert!(found, "waited for one of {path} {what}; last seen: {last:#}");
+        last
+    }
+
+    /// Reads what is no JSON.
+    pub fn text(&self, path: &str) -> (u16, String) {
+        self.cluster.proxy.text(path).unwrap_or_else(|| panic!("{path}: no answer"))
     }
 
     /// Waits until an object is gone.

@@ -79,6 +79,21 @@ pub fn python(dir: &Path, modules: Option<&Path>) -> Option<PathBuf> {
     Some(archive(dir, PYTHON, &[dir.join("busybox-layer.tar"), layer, programs]))
 }
 
+/// A directory of modules with Python's client, installed once; `None` where PyPI is out of reach.
+pub fn python_client() -> Option<PathBuf> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-client");
+    if !dir.join("kubernetes").exists() {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "-q", "--only-binary=:all:", "--python-version=3.11", "--target"]);
+        let out = pip.arg(&dir).arg("kubernetes").output().ok()?;
+        if !out.status.success() {
+            eprintln!("{}", crate::node::text(&out.stderr));
+            return None;
+        }
+    }
+    Some(dir)
+}
+
 /// An archive of these layers, the lowest first.
 fn archive(dir: &Path, name: &str, layers: &[PathBuf]) -> PathBuf {
     let image = dir.join(name.replace(':', "-"));

@@ -6,6 +6,8 @@ mod empty_dir;
 mod environment;
 mod files;
 mod hooks;
+mod in_cluster;
+mod kubectl;
 mod network;
 mod pods;
 mod probes;
