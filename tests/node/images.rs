@@ -18,6 +18,7 @@ const PACKAGES: &[&str] = &[
     "libpython3.11-minimal",
     "libpython3.11-stdlib",
     "libc6",
+    "libgcc-s1",
     "libexpat1",
     "zlib1g",
     "libssl3",

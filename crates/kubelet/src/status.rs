@@ -139,7 +139,8 @@ fn container(state: &State, index: usize, node: &NodeFacts) -> Doc {
     let done_init = c.role == Role::Init && matches!(&c.phase, Phase::Exited(exit) if exit.code == 0);
     edit.set(k::READY, c.ready || done_init);
     edit.set(k::RESTART_COUNT, c.attempt);
-    edit.set(k::IMAGE, state.container_spec(index).image());
+    let image = if c.made_of.is_empty() { state.container_spec(index).image() } else { &c.made_of };
+    edit.set(k::IMAGE, image);
     edit.set(k::IMAGE_ID, image_ref);
     if !id.is_empty() {
         edit.set(k::CONTAINER_ID, format!("{}://{id}", node.runtime));

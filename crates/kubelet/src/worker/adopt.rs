@@ -64,6 +64,7 @@ impl State {
 
     fn adopt_container(&mut self, index: usize, found: &[ContainerStatus], status: &Doc, now: Timestamp) {
         let spec = self.container_spec(index);
+        let image = spec.image().to_owned();
         let (startup, readiness) = (spec.startup_probe().exists(), spec.readiness_probe().exists());
         let container = &mut self.containers[index];
         let mut mine: Vec<&ContainerStatus> = found.iter().filter(|c| c.name == container.name).collect();
@@ -90,6 +91,8 @@ impl State {
             container.allocated = has.to_doc();
         }
         container.actual = container.allocated.clone();
+        let reported = written.map_or("", |c| c.get(k::IMAGE).str());
+        container.made_of = if reported.is_empty() { image } else { reported.to_owned() };
         container.attempt = newest.attempt;
         // Only what ran counts: a container that was made and never started is no restart.
         container.next_attempt = newest.attempt + u32::from(newest.state != ContainerState::Created);

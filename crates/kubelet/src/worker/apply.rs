@@ -64,6 +64,15 @@ impl State {
             }
         }
         assert!(self.containers.len() >= known, "containers of a pod are never forgotten");
+        let image = |pod: &Doc, name: &str| {
+            let found = container_specs(pod.root()).find(|(_, c)| c.get(k::NAME).str() == name);
+            found.map(|(_, c)| c.get(k::IMAGE).str().to_owned())
+        };
+        for container in &mut self.containers {
+            if image(&old, &container.name) != image(&self.pod, &container.name) {
+                container.image = None;
+            }
+        }
         self.wish(&old);
     }
 

@@ -167,6 +167,10 @@ pub struct Container {
     pub next_attempt: u32,
     /// The image of the next run, once it is in the store.
     pub image: Option<String>,
+    /// The name of the image that its run, or its next one, was made of.
+    pub made_of: String,
+    /// Its run ends because the pod names another image now: it is started again whatever the policy.
+    again: bool,
     /// What went wrong on the way to the next run: `CrashLoopBackOff` and the like, with words.
     pub trouble: Option<(String, String)>,
     /// Its startup probe has passed, or it has none and runs.
@@ -625,6 +629,8 @@ impl Container {
             resize_error: None,
             resizing: None,
             resize_at: None,
+            made_of: String::new(),
+            again: false,
             backoff: CrashBackoff::default(),
             flip_at: None,
             pull: Retry::default(),

@@ -104,6 +104,7 @@ impl State {
             _ => {}
         }
         self.plan_resize(now, out);
+        self.plan_images(now, out);
         self.go_on_stopping(now, out);
         if matches!(self.sandbox, Sandbox::Ready(_)) && self.volumes == Volumes::Mounted {
             self.start_next(out);
@@ -122,12 +123,15 @@ impl State {
         for index in 0..self.containers.len() {
             let spec = self.container_spec(index);
             let Phase::Exited(exit) = &self.containers[index].phase else { continue };
-            if !restarts(self.containers[index].role, spec, exit, &policy) {
+            if !self.containers[index].again && !restarts(self.containers[index].role, spec, exit, &policy) {
                 continue;
             }
             let exit = exit.clone();
             let container = &mut self.containers[index];
-            let wait = container.backoff.after(exit.finished_at);
+            let wait = match std::mem::take(&mut container.again) {
+                true => Duration::ZERO,
+                false => container.backoff.after(exit.finished_at),
+            };
             let until = exit.finished_at + wait;
             if let Some(old) = container.last.take()
                 && !old.id.is_empty()
@@ -228,11 +232,29 @@ impl State {
         })
     }
 
+    /// Ends what runs of an image that the pod no longer names, as upstream does when a container's definition changes.
+    fn plan_images(&mut self, now: Timestamp, out: &mut Vec<Action>) {
+        for index in 0..self.containers.len() {
+            let container = &self.containers[index];
+            let fixed = matches!(container.role, Role::Init | Role::Ephemeral);
+            if fixed || !container.is_running() || container.again {
+                continue;
+            }
+            if container.made_of != self.container_spec(index).image() {
+                let message = format!("Container {} definition changed, will be restarted", container.name);
+                self.begin_stopping(index, now + self.grace(), message, out);
+                self.containers[index].again = true;
+            }
+        }
+    }
+
     fn start(&mut self, index: usize, out: &mut Vec<Action>) {
+        let image = self.container_spec(index).image().to_owned();
         let container = &mut self.containers[index];
         match container.image.clone() {
             None => {
                 container.phase = Phase::Pulling;
+                container.made_of = image;
                 out.push(Action::PullImage(index));
             }
             Some(image) => {

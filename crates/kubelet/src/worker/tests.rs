@@ -562,6 +562,20 @@ fn what_runs_is_adopted_and_nothing_starts_again() {
 }
 
 #[test]
+fn another_image_replaces_a_run_whatever_the_policy() {
+    let mut b = Bench::running("Never");
+    let mut pod = (*b.state().pod).clone();
+    pod.edit().at(k::SPEC).list(k::CONTAINERS).item(0).unwrap().set(k::IMAGE, "y");
+    let told = b.on(Event::Pod(Arc::new(pod.clone())));
+    assert_eq!(told, ["+Killing", "stop c0 30"]);
+    assert_eq!(b.on(Event::Pod(Arc::new(pod))), [""; 0], "once is enough");
+    assert_eq!(b.exit("c0", 143), ["pull a"]);
+    assert_eq!((b.image(0), b.state().containers[0].made_of.as_str()), (vec!["start a#1".to_owned()], "y"));
+    b.started(0, "c1");
+    assert!(!b.exit("c1", 0).contains(&"pull a".to_owned()), "its own end is final");
+}
+
+#[test]
 fn a_dead_sandbox_is_replaced_and_a_final_pod_only_cleaned() {
     let all = Found {
         sandbox: Some(("s".into(), false)),
