@@ -1,6 +1,6 @@
-//! What pods find of the cluster: their tokens, the API by its name, each other; containers that join them later.
+//! What pods find of the cluster: their tokens, the API by its name, each other.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cluster::{Row, Space, carry_out_with_client, once, row, shell, with_python};
 use crate::node::text;
@@ -144,40 +144,15 @@ fn replicas_serve(resource: &'static str, space: &Space<'_>) {
     }
 }
 
-/// Containers that are added to a pod that runs: one, then another.
-fn ephemeral_containers(space: &Space<'_>) {
-    space.pod("p", once(vec![shell("c", "exec sleep 1000")]));
-    space.ready("p");
-    let path = format!("{}/p/ephemeralcontainers", space.path("pods"));
-    let mut all: Vec<Value> = Vec::new();
-    for name in ["debugger", "debugger2"] {
-        let mut container = shell(name, "echo polo; exec sleep 1000");
-        container["targetContainerName"] = "c".into();
-        all.push(container);
-        let patch = json!({ "spec": { "ephemeralContainers": all } });
-        let pod = space.cluster.ask("PATCH", &path, Some(("application/strategic-merge-patch+json", &patch)));
-        assert_eq!(pod["spec"]["ephemeralContainers"].as_array().map(Vec::len), Some(all.len()));
-        space.wait("pods", "p", "to run it", |p| {
-            let statuses = p["status"]["ephemeralContainerStatuses"].as_array();
-            statuses
-                .is_some_and(|s| s.iter().any(|s| s["name"] == name && s["state"].get("running").is_some()))
-        });
-        assert_eq!(space.log("p", name), "polo\n");
-        assert!(exec(space, "p", name, "ps").contains("sleep 1000"));
-    }
-    space.delete("pods", "p", Some(0));
-}
-
 #[test]
 fn pods_and_their_cluster() {
-    let rows: [Row<'_>; 7] = [
+    let rows: [Row<'_>; 6] = [
         row("tokens", tokens),
         row("issuer", issuer),
         row("python client", python_client),
         row("pods reach each other", pods_reach_each_other),
         row("a ReplicationController serves", |space| replicas_serve("replicationcontrollers", space)),
         row("a ReplicaSet serves", |space| replicas_serve("apps/v1/replicasets", space)),
-        row("ephemeral containers", ephemeral_containers),
     ];
     carry_out_with_client(&rows);
 }
