@@ -18,6 +18,7 @@ use crate::containers::{self, Inputs};
 use crate::core::SharedCore;
 use crate::hooks;
 use crate::probes;
+use crate::refused;
 use crate::resolver;
 use crate::status;
 use crate::status_manager::StatusWriter;
@@ -551,6 +552,10 @@ impl Context {
         let name = self.state.containers[index].name.as_str();
         let spec = container_specs(pod.root()).find(|(_, c)| c.get(k::NAME).str() == name);
         let spec = Container(spec.expect("containers are fixed").1);
+        let unbuilt = refused::of_ephemeral(pod.root(), name);
+        if !unbuilt.is_empty() {
+            return Err(refused::words(&unbuilt).1);
+        }
         let namespace = self.pod().metadata().namespace();
         let objects = self.core.objects.fetch(self.uid(), namespace, &crate::env::references(spec.0)).await?;
         let services = self.core.service_variables(self.pod()).await;

@@ -92,6 +92,14 @@ pub fn fields(pod: Ref<'_>) -> Vec<String> {
     out
 }
 
+/// Those of the ephemeral container with this name: it comes to a pod that runs, and is refused alone.
+pub fn of_ephemeral(pod: Ref<'_>, name: &str) -> Vec<String> {
+    let list = pod.get("spec").get("ephemeralContainers");
+    let Some(at) = list.items().position(|c| c.get("name").str() == name) else { return Vec::new() };
+    let own = format!("spec.ephemeralContainers[{at}].");
+    fields(pod).into_iter().filter(|field| field.starts_with(&own)).collect()
+}
+
 /// Reason and message of the refusal of these fields.
 pub fn words(fields: &[String]) -> (&'static str, String) {
     ("UnsupportedPodField", format!("this node does not support {} yet", fields.join(", ")))
@@ -134,6 +142,10 @@ mod tests {
             "containers": [{ "name": "a", "stdin": true, "tty": true, "readinessProbe": { "httpGet": { "scheme": "HTTP" } }, "ports": [{ "containerPort": 1 }],
             "volumeMounts": [{ "name": "v", "mountPath": "/v", "mountPropagation": "None" }] }] } });
         assert_eq!(fields(plain.root()), [""; 0]);
+        let added = doc!({ "spec": { "hostUsers": false, "ephemeralContainers": [{ "name": "a" },
+            { "name": "b", "volumeDevices": [{ "name": "v" }] }] } });
+        assert_eq!(of_ephemeral(added.root(), "a"), [""; 0]);
+        assert_eq!(of_ephemeral(added.root(), "b"), ["spec.ephemeralContainers[1].volumeDevices"]);
         let odd = doc!({ "spec": { "hostUsers": false, "volumes": [{ "name": "v", "nfs": { "path": "/" } }],
             "initContainers": [{ "restartPolicy": "Always", "volumeDevices": [{ "name": "d" }] }],
             "containers": [{ "tty": true, "volumeMounts": [{ "bindMountOptions": ["x"] }] }] } });
