@@ -129,6 +129,11 @@ impl Cluster {
         self.proxy.request(method, path, body).unwrap_or_else(|| panic!("{method} {path}: no answer"))
     }
 
+    /// Reads what is no JSON; the status and the answer.
+    pub fn text(&self, path: &str) -> (u16, String) {
+        self.proxy.text(path).unwrap_or_else(|| panic!("{path}: no answer"))
+    }
+
     /// All messages of a WebSocket.
     pub fn websocket(&self, path: &str, protocol: &str) -> Vec<Vec<u8>> {
         self.proxy.websocket(path, protocol).unwrap_or_else(|| panic!("{path}: no answer"))

@@ -108,14 +108,32 @@ fn every_method_with_a_path(space: &Space<'_>) {
     }
 }
 
-/// Two rows on WebSockets, two on proxies.
+fn the_kubelets_logs(space: &Space<'_>) {
+    says(space);
+    let nodes = space.cluster.ask("GET", "/api/v1/nodes", None);
+    let name = nodes["items"][0]["metadata"]["name"].as_str().expect("a name").to_owned();
+    for at in [format!("/api/v1/nodes/{name}:10250/proxy/logs/"), format!("/api/v1/nodes/{name}/proxy/logs/")]
+    {
+        let (status, page) = space.cluster.text(&at);
+        assert_eq!(status, 200, "{page}");
+        assert!(page.contains("<a href=\"pods/\">pods/</a>"), "{page}");
+    }
+    let pods = space.cluster.text(&format!("/api/v1/nodes/{name}/proxy/logs/pods/")).1;
+    let own =
+        pods.split('"').find(|d| d.starts_with(&format!("{}_main_", space.name))).expect("the pod's logs");
+    let log = space.cluster.text(&format!("/api/v1/nodes/{name}/proxy/logs/pods/{own}main/0.log")).1;
+    assert!(log.contains("container is alive"), "{log}");
+}
+
+/// Two rows on WebSockets, three on proxies.
 #[test]
 fn websockets_and_proxies() {
-    let rows: [Row<'_>; 4] = [
+    let rows: [Row<'_>; 5] = [
         row("commands over websockets", commands_over_websockets),
         row("logs over websockets", logs_over_websockets),
         row("every method without a path", every_method_without_a_path),
         row("every method with a path", every_method_with_a_path),
+        row("the kubelet's logs", the_kubelets_logs),
     ];
     carry_out_with_python(&rows);
 }

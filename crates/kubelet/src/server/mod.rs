@@ -1,6 +1,7 @@
 //! What others ask of this node: `/healthz`, `/pods`, `/containerLogs/…`, `/exec/…`, `/attach/…`, `/portForward/…`,
 //! `/run/…`. One handler, whatever carried the request; who may ask was decided before. Upstream: pkg/kubelet/server.
 
+mod files;
 pub mod logs;
 pub mod streams;
 pub mod tunnel;
@@ -72,6 +73,10 @@ impl Server {
             ["pods"] => self.pods(),
             ["containerLogs", namespace, pod, container] => {
                 self.logs(&mut request, (namespace, pod, container), &query)
+            }
+            ["logs", ..] => {
+                let root = self.inner.config.pod_logs_dir.parent().map(std::path::Path::to_owned);
+                files::serve(root.unwrap_or_default(), path.trim_start_matches("/logs")).await
             }
             ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
                 self.remote(&mut request, (namespace, pod, container), &query, remote::Action::Exec)
