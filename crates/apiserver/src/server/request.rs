@@ -151,6 +151,9 @@ fn verb(parts: &Parts, target: &Target, options: &Options) -> Option<Verb> {
 
 /// Decodes `%41` and, in queries, `+`.
 fn decode(text: &str, plus: bool) -> String {
+    if !text.bytes().any(|c| c == b'%' || plus && c == b'+') {
+        return text.to_owned();
+    }
     let mut out = Vec::with_capacity(text.len());
     let bytes = text.as_bytes();
     let mut i = 0;
