@@ -9,9 +9,9 @@ use base::time::Instant;
 /// From how many watchers of the same objects on changes are told together.
 const MANY: usize = 64;
 /// How long nobody of many is woken again, for each that was woken: about what telling one costs server and client.
-const PAUSE_EACH: Duration = Duration::from_micros(28);
+const PAUSE_EACH: Duration = Duration::from_micros(20);
 /// The same at most, however many there are.
-const PAUSE_MAX: Duration = Duration::from_millis(28);
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// Watchers to be woken.
 #[derive(Default)]
