@@ -77,6 +77,12 @@ impl Host {
         self.lists[kind].len()
     }
 
+    /// The node's processes.
+    pub fn process_ids(&self) -> Vec<i32> {
+        let ids = self.lists["processes"].iter().filter_map(|p| p.split(' ').next()?.parse().ok());
+        ids.collect()
+    }
+
     /// How many pods' shims there are.
     pub fn shims(&self) -> usize {
         self.lists["processes"].iter().filter(|p| p.contains(" shim ")).count()

@@ -13,5 +13,6 @@ mod kills;
 mod leaves;
 mod node;
 mod pods;
+mod reboot;
 mod seeds;
 mod streams;

@@ -337,7 +337,7 @@ pub fn children(process: u32) -> Vec<u32> {
 
 /// Waits for the end of a process that is no child of ours; whether init takes note of it does not matter. Its first
 /// thread may have ended while others still hold its files and locks.
-fn wait_gone(process: u32) {
+pub fn wait_gone(process: u32) {
     let until = base::time::instant() + PATIENCE;
     let ended = |stat: String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']));
     let threads = || std::fs::read_dir(format!("/proc/{process}/task")).map_or(0, Iterator::count);

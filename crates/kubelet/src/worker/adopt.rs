@@ -80,6 +80,8 @@ impl State {
             if let Some(c) = written.find(|c| c.get(k::NAME).str() == container.name).filter(ran) {
                 container.attempt = runs(c);
                 container.next_attempt = container.attempt + 1;
+                // Whether it runs again is its policy's matter.
+                container.phase = Phase::Exited(Exit::told(c, now));
             }
             return;
         };
@@ -134,6 +136,30 @@ impl Exit {
             started_at: found.started_at,
             finished_at: found.finished_at.unwrap_or(now),
         }
+    }
+
+    /// The end of a run that is known from the API's status only: as it says, or, if it says that it runs, unknown.
+    fn told(status: Ref<'_>, now: Timestamp) -> Exit {
+        let text = |value: Ref<'_>| value.str().to_owned();
+        let id = status.get(k::CONTAINER_ID).str();
+        let ended = status.get(k::STATE).get(k::TERMINATED);
+        let mut exit = Exit {
+            id: id.split_once("://").map_or(id, |(_, id)| id).to_owned(),
+            image_ref: text(status.get(k::IMAGE_ID)),
+            code: 137,
+            reason: "ContainerStatusUnknown".into(),
+            message: "The container could not be located when the node was started".into(),
+            started_at: status.find("state.running.startedAt").opt_str().and_then(|t| t.parse().ok()),
+            finished_at: now,
+        };
+        if ended.is_set() {
+            exit.code = i32::try_from(ended.get(k::EXIT_CODE).i64()).unwrap_or(exit.code);
+            (exit.reason, exit.message) = (text(ended.get(k::REASON)), text(ended.get(k::MESSAGE)));
+            exit.started_at = ended.get(k::STARTED_AT).opt_str().and_then(|t| t.parse().ok());
+            exit.finished_at =
+                ended.get(k::FINISHED_AT).opt_str().and_then(|t| t.parse().ok()).unwrap_or(now);
+        }
+        exit
     }
 
     /// A run that is only known to have succeeded.

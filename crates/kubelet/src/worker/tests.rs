@@ -592,6 +592,19 @@ fn a_dead_sandbox_is_replaced_and_a_final_pod_only_cleaned() {
     pod.edit().at(k::STATUS).set(k::CONTAINER_STATUSES, status);
     let state = State::adopt(Arc::new(pod), Found { containers: vec![], ..all.clone() }, at(0));
     assert_eq!((state.containers[0].attempt, state.containers[0].next_attempt), (2, 3));
+    // After a reboot nothing is found at all: the policy says what runs again.
+    for (policy, want) in [("Always", vec!["pull a"]), ("Never", vec![])] {
+        let mut pod = simple(policy);
+        let status = doc!([{ "name": "a", "containerID": "keelson://c0", "state": { "running": {} } }]);
+        pod.edit().at(k::STATUS).set(k::CONTAINER_STATUSES, status);
+        let state = State::adopt(Arc::new(pod), Found::default(), at(0));
+        let mut b = Bench { state: Some(state), now: 0 };
+        b.on(Event::Tick);
+        b.on(Event::VolumesMounted);
+        b.on(Event::SandboxMade("s".into()));
+        let told = b.on(Event::NetworkAttached("s".into(), vec![]));
+        assert_eq!(told, want, "{policy}");
+    }
     let mut pod = simple("Never");
     pod.edit().at(k::STATUS).set(k::PHASE, "Failed");
     let mut b = Bench { state: Some(State::adopt(Arc::new(pod), all, at(0))), now: 0 };
