@@ -204,6 +204,7 @@ fn attached_copied_and_forwarded() {
             "--restart=Never",
             "--image=busybox:1",
             "--image-pull-policy=Never",
+            "--command",
         ];
         let said = client.ok(&[&run[..], &["--", "sh", "-c", "read line; echo got $line"]].concat(), b"me\n");
         assert_eq!(said, "got me\n", "{}", client.name());
