@@ -128,10 +128,13 @@ impl Batch {
         }
     }
 
-    /// Moves the compaction point; a power cut that undoes it does no harm.
+    /// Moves the compaction point, safely: it takes effect when all revisions up to it are synced. For a rewrite leaves
+    /// out of the sealed segments what a later version has replaced; if that one was lazy and a power cut took it, the
+    /// key would have neither, and history would begin after its end.
     pub fn compact(&mut self, revision: u64) {
         frame::other(&mut self.buffer, self.synced, &Payload::Compact { revision });
         self.compact = Some(revision);
+        self.sync = true;
     }
 
     fn append(&mut self, records: Vec<(Bytes, u64, u64, u64, Bytes)>) {
