@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::node::{Node, PATIENCE};
 
 /// How long an answer may take before the request counts as unanswered.
-const ANSWER_MAX: Duration = Duration::from_secs(20);
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// A running `kubectl proxy`.
 pub struct Proxy {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::api::Proxy;
 use crate::host::Host;
-use crate::node::{Node, PATIENCE};
+use crate::node::{Node, PATIENCE, TIMEOUT};
 
 const KILLS: usize = 20;
 /// How many writes must be acknowledged between the first start and the next kill; more after each.
@@ -19,7 +19,7 @@ const WRITES: usize = 8;
 const CHURN: &str = "/apis/apps/v1/namespaces/default/deployments/churn";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// How long a pod may take to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Between two requests to a pod, so that this test does not take the machine for itself.
 const PACE: Duration = Duration::from_millis(5);
 const PODS: &str = r#"
@@ -35,7 +35,7 @@ spec:
       containers:
       - name: web
         image: wardviaene/k8s-demo
-        readinessProbe: {httpGet: {path: /, port: 3000}, periodSeconds: 1}
+        readinessProbe: {httpGet: {path: /, port: 3000}, periodSeconds: 1, timeoutSeconds: 30}
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -74,7 +74,7 @@ fn nothing_is_lost_and_no_pod_notices_when_everything_is_killed() {
     let file = node.path("pods.yaml");
     std::fs::write(&file, PODS).expect("write");
     node.kubectl_ok(&["create", "-f", &file.to_string_lossy()]);
-    node.kubectl_ok(&["rollout", "status", "deployment/web", "--timeout=30s"]);
+    node.kubectl_ok(&["rollout", "status", "deployment/web", TIMEOUT]);
     let before = containers(&node);
     assert_eq!(before.len(), 2);
     let service = node.get(&["service", "web"])["spec"]["clusterIP"].as_str().expect("an address").to_owned();
@@ -115,8 +115,8 @@ fn nothing_is_lost_and_no_pod_notices_when_everything_is_killed() {
 
     proxy.wait_ready();
     nothing_is_lost(&proxy, &written.into_inner().expect("the writer did not panic"));
-    node.kubectl_ok(&["wait", "deployment/web", "--for=condition=Available", "--timeout=30s"]);
-    node.kubectl_ok(&["wait", "node/n1", "--for=condition=Ready", "--timeout=30s"]);
+    node.kubectl_ok(&["wait", "deployment/web", "--for=condition=Available", TIMEOUT]);
+    node.kubectl_ok(&["wait", "node/n1", "--for=condition=Ready", TIMEOUT]);
     assert_eq!(containers(&node), before);
     what_came_and_went_is_whole(&node, before.len());
     let answers = answers.load(Ordering::Relaxed);
@@ -221,9 +221,9 @@ fn nothing_is_lost(proxy: &Proxy, written: &Written) {
 /// The deployment whose pods came and went has what it asks for, and nothing else of it runs.
 fn what_came_and_went_is_whole(node: &Node, others: usize) {
     node.kubectl_ok(&["scale", "deployment/churn", "--replicas=3"]);
-    node.kubectl_ok(&["rollout", "status", "deployment/churn", "--timeout=30s"]);
+    node.kubectl_ok(&["rollout", "status", "deployment/churn", TIMEOUT]);
     node.kubectl_ok(&["scale", "deployment/churn", "--replicas=0"]);
-    node.kubectl_ok(&["wait", "--for=delete", "pods", "--selector=app=churn", "--timeout=30s"]);
+    node.kubectl_ok(&["wait", "--for=delete", "pods", "--selector=app=churn", TIMEOUT]);
     let running = Host::count(node);
     assert_eq!(running.shims(), others, "{running:#?}");
 }

@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 
 use crate::host::Host;
-use crate::node::{Node, text};
+use crate::node::{Node, TIMEOUT, text};
 
 const PODS: &str = r#"
 apiVersion: apps/v1
@@ -48,7 +48,7 @@ fn down_leaves_the_host_as_it_was() {
 
     // The pods come back from the API, and go without the help of what is dead.
     node.up();
-    node.kubectl_ok(&["wait", "deployment/web", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=30s"]);
+    node.kubectl_ok(&["wait", "deployment/web", "--for=jsonpath={.status.readyReplicas}=3", TIMEOUT]);
     node.kill();
     node.down();
     Host::count(&node).assert_as(&before, "after `kill -9` and `down`");
@@ -76,7 +76,7 @@ fn run_pods(node: &Node) {
     let file = node.path("pods.yaml");
     std::fs::write(&file, PODS).expect("write");
     node.kubectl_ok(&["create", "-f", &file.to_string_lossy()]);
-    node.kubectl_ok(&["rollout", "status", "deployment/web", "--timeout=30s"]);
+    node.kubectl_ok(&["rollout", "status", "deployment/web", TIMEOUT]);
 }
 
 /// Files go too: what is left are the data and nobody else's.

@@ -12,8 +12,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// How long anything may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take before a test fails: machines may be slow and busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+/// The same, for kubectl's own waiting.
+pub const TIMEOUT: &str = "--timeout=180s";
+/// What must be free of a disk, in hundredths: with less, a kubelet lets no pod run.
+const DISK_PERCENT_LEAST: u64 = 15;
 /// The node's own address, and its way out.
 const NETWORK: &[&str] = &[
     "link set lo up",
@@ -66,6 +70,7 @@ impl Node {
                 return skipped(&format!("no {program} on the PATH"));
             }
         }
+        room_on_the_disk();
         let dir = tempfile::Builder::new().prefix("kn").tempdir_in("/tmp").expect("a directory");
         let name = dir.path().file_name().expect("it has a name").to_string_lossy().into_owned();
         let mut place = Command::new("unshare")
@@ -147,7 +152,7 @@ impl Node {
     /// `kubectl` with these arguments, whatever comes of it.
     pub fn kubectl(&self, arguments: &[&str]) -> Output {
         // It gives up by itself, long before a test's patience ends.
-        let limit = ["--request-timeout", "30s"];
+        let limit = ["--request-timeout", "120s"];
         self.command("kubectl").args(limit).args(arguments).output().expect("kubectl")
     }
 
@@ -171,8 +176,12 @@ impl Node {
 
     /// Watches with `kubectl get … --watch` until a line satisfies `test`; gives that line.
     pub fn watch(&self, arguments: &[&str], test: impl Fn(&str) -> bool) -> String {
-        let all = [&["get", "--watch", "--no-headers"], arguments].concat();
-        let mut child = self.command("kubectl").args(&all).stdout(Stdio::piped()).spawn().expect("kubectl");
+        self.follow(&[&["get", "--watch", "--no-headers"], arguments].concat(), test)
+    }
+
+    /// Reads what a `kubectl` that does not end says until a line satisfies `test`; gives that line.
+    pub fn follow(&self, all: &[&str], test: impl Fn(&str) -> bool) -> String {
+        let mut child = self.command("kubectl").args(all).stdout(Stdio::piped()).spawn().expect("kubectl");
         let mut out = child.stdout.take().expect("it is piped");
         let mut said = String::new();
         let found = loop {
@@ -290,7 +299,7 @@ pub fn line(out: &mut ChildStdout, said: &mut String) -> Option<String> {
     let mut line = Vec::new();
     loop {
         let mut fds = [PollFd::new(out.as_fd(), PollFlags::POLLIN)];
-        let limit = PollTimeout::try_from(PATIENCE).expect("a minute fits");
+        let limit = PollTimeout::try_from(PATIENCE).expect("minutes fit");
         if poll(&mut fds, limit).expect("poll") == 0 {
             return None;
         }
@@ -305,6 +314,17 @@ pub fn line(out: &mut ChildStdout, said: &mut String) -> Option<String> {
     said.push_str(&line);
     said.push('\n');
     Some(line)
+}
+
+/// Fails where there is not enough of it.
+fn room_on_the_disk() {
+    let disk = nix::sys::statvfs::statvfs("/tmp").expect("a file system");
+    let free = disk.blocks_available() * 100 / disk.blocks().max(1);
+    assert!(
+        free >= DISK_PERCENT_LEAST,
+        "NO ROOM ON THE DISK: {free} % of /tmp's is free, and {DISK_PERCENT_LEAST} % must be: with less, nodes are under \
+         disk pressure and take no pods. Nothing is wrong with what is tested."
+    );
 }
 
 /// The binary under test.

@@ -14,7 +14,8 @@ fn shared_processes(space: &Space<'_>) {
     spec["shareProcessNamespace"] = true.into();
     space.pod("p", spec);
     space.ready("p");
-    let look = "for p in /proc/[0-9]*; do line=$(tr '\\0' ' ' < $p/cmdline); echo $line; [ \"$line\" != 'sleep 1001 ' ] || kill -9 ${p#/proc/}; done";
+    // Ready says that they run, not that the shell has made way for the program.
+    let look = "until grep -q ^sleep.1001 /proc/[0-9]*/cmdline && grep -q ^sleep.1002 /proc/[0-9]*/cmdline; do sleep 0.1; done; for p in /proc/[0-9]*; do line=$(tr '\\0' ' ' < $p/cmdline); echo $line; [ \"$line\" != 'sleep 1001 ' ] || kill -9 ${p#/proc/}; done";
     let debug = json!({ "spec": { "ephemeralContainers": [shell("debug", look)] } });
     let path = format!("{}/p/ephemeralcontainers", space.path("pods"));
     space.cluster.ask("PATCH", &path, Some(("application/strategic-merge-patch+json", &debug)));
@@ -81,6 +82,7 @@ fn sidecars(space: &Space<'_>) {
     sidecar["startupProbe"] =
         json!({ "httpGet": { "port": 8080 }, "periodSeconds": 1, "failureThreshold": 30 });
     let mut spec = once(vec![shell("c", "wget -q -O /dev/null http://127.0.0.1:8080/x; echo served $?")]);
+    spec["terminationGracePeriodSeconds"] = 60.into();
     spec["initContainers"] = json!([sidecar]);
     assert!(space.output("p", spec).contains("served 1"), "404, so somebody answers");
     assert!(space.log("p", "side").contains("bye"));

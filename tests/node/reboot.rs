@@ -5,7 +5,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::host::Host;
-use crate::node::{Node, wait_gone};
+use crate::node::{Node, TIMEOUT, wait_gone};
 
 const PODS: &str = r#"
 apiVersion: apps/v1
@@ -45,8 +45,8 @@ fn a_reboot_rebuilds_what_should_run() {
     let file = node.path("pods.yaml");
     std::fs::write(&file, PODS).expect("write");
     node.kubectl_ok(&["create", "-f", &file.to_string_lossy()]);
-    node.kubectl_ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
-    node.kubectl_ok(&["wait", "pod/done", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s"]);
+    node.kubectl_ok(&["rollout", "status", "deployment/web", TIMEOUT]);
+    node.kubectl_ok(&["wait", "pod/done", "--for=jsonpath={.status.phase}=Succeeded", TIMEOUT]);
     let before = containers(&node);
     let log = node.kubectl_ok(&["logs", "done"]);
 
@@ -56,8 +56,8 @@ fn a_reboot_rebuilds_what_should_run() {
     // What the API still says is from before: new runs are what counts.
     for (pod, id, _) in &before {
         let again = "--for=jsonpath={.status.containerStatuses[0].restartCount}=1";
-        node.kubectl_ok(&["wait", &format!("pod/{pod}"), again, "--timeout=60s"]);
-        node.kubectl_ok(&["wait", &format!("pod/{pod}"), "--for=condition=Ready", "--timeout=60s"]);
+        node.kubectl_ok(&["wait", &format!("pod/{pod}"), again, TIMEOUT]);
+        node.kubectl_ok(&["wait", &format!("pod/{pod}"), "--for=condition=Ready", TIMEOUT]);
         assert!(containers(&node).iter().all(|(_, now, _)| now != id), "a container of before");
     }
     let after = containers(&node);
@@ -71,7 +71,7 @@ fn a_reboot_rebuilds_what_should_run() {
     );
     assert_eq!(node.kubectl_ok(&["logs", "done"]), log, "the log of what had ended is there");
     node.kubectl_ok(&["rollout", "restart", "deployment/web"]);
-    node.kubectl_ok(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    node.kubectl_ok(&["rollout", "status", "deployment/web", TIMEOUT]);
     node.down();
     Host::count(&node).assert_as(&host, "after a reboot and `down`");
 }

@@ -1,6 +1,6 @@
 //! The seeds' story with stock kubectl: what their quotas refuse, and what runs.
 
-use crate::node::{Node, text};
+use crate::node::{Node, TIMEOUT, text};
 
 const DEPLOYMENT: &str = "deployment.apps/helloworld-deployment";
 
@@ -41,7 +41,7 @@ fn without_requests_nothing_comes(node: &Node) {
     assert!(described.contains("must specify limits.cpu"), "{described}");
     assert_eq!(node.get(&["pods"])["items"].as_array().map(Vec::len), Some(0));
     node.kubectl_ok(&["delete", "-f", &file]);
-    node.kubectl_ok(&["wait", "--for=delete", "replicaset", "--all", "--timeout=30s"]);
+    node.kubectl_ok(&["wait", "--for=delete", "replicaset", "--all", TIMEOUT]);
 }
 
 /// As written: `apiVersion: 1`, and a resource that does not exist.
@@ -63,7 +63,7 @@ fn typos_are_refused(node: &Node) {
 
 fn two_of_three_run(node: &Node) {
     node.kubectl_ok(&["create", "-f", &seed("helloworld-with-quotas.yaml")]);
-    node.kubectl_ok(&["wait", DEPLOYMENT, "--for=jsonpath={.status.readyReplicas}=2", "--timeout=30s"]);
+    node.kubectl_ok(&["wait", DEPLOYMENT, "--for=jsonpath={.status.readyReplicas}=2", TIMEOUT]);
     let exceeded = |line: &str| line.contains("exceeded quota: compute-quota, requested: ");
     let event = node.watch(&["events", "--field-selector", "reason=FailedCreate"], exceeded);
     for part in ["requests.memory=512Mi", "used: limits.memory=2Gi,requests.memory=1Gi"] {
@@ -93,8 +93,18 @@ fn they_can_be_looked_at(node: &Node) {
         let described = node.kubectl_ok(&["describe", resource]);
         assert!(described.contains("Name:"), "{described}");
     }
-    let log = node.kubectl_ok(&["logs", DEPLOYMENT]);
-    assert!(log.contains("listening on port 3000"), "{log}");
+    // That they run does not say that they have got that far.
+    let listens = |line: &str| line.contains("listening on port 3000");
+    node.follow(&["logs", "--follow", DEPLOYMENT], listens);
+    let first = std::cell::RefCell::new(String::new());
+    node.follow(&["logs", "--follow", "--selector", "app=helloworld", "--prefix"], |line| {
+        let pod = line.split(' ').next().unwrap_or_default();
+        let other = !first.borrow().is_empty() && *first.borrow() != pod;
+        if listens(line) {
+            first.replace(pod.to_owned());
+        }
+        listens(line) && other
+    });
     let logs =
         node.kubectl_ok(&["logs", "--selector", "app=helloworld", "--prefix", "--timestamps", "--tail=1"]);
     assert_eq!(logs.lines().count(), 2, "{logs}");
@@ -104,12 +114,12 @@ fn they_can_be_looked_at(node: &Node) {
 
 fn they_can_be_scaled(node: &Node) {
     node.kubectl_ok(&["scale", DEPLOYMENT, "--replicas=1"]);
-    let said = node.kubectl_ok(&["rollout", "status", DEPLOYMENT, "--timeout=30s"]);
+    let said = node.kubectl_ok(&["rollout", "status", DEPLOYMENT, TIMEOUT]);
     assert!(said.contains("successfully rolled out"), "{said}");
     // Applied as it was written, it is three again.
     let applied = node.kubectl(&["apply", "-f", &seed("helloworld-with-quotas.yaml")]);
     assert!(applied.status.success(), "{}", text(&applied.stderr));
-    node.kubectl_ok(&["wait", DEPLOYMENT, "--for=jsonpath={.status.readyReplicas}=2", "--timeout=30s"]);
+    node.kubectl_ok(&["wait", DEPLOYMENT, "--for=jsonpath={.status.readyReplicas}=2", TIMEOUT]);
     assert_eq!(node.get(&[DEPLOYMENT])["spec"]["replicas"], 3);
     // Once more is no change, although the manifest says 0.5Gi and the server 512Mi.
     let generation = || node.get(&[DEPLOYMENT])["metadata"]["generation"].clone();
@@ -120,8 +130,8 @@ fn they_can_be_scaled(node: &Node) {
 
 fn everything_goes(node: &Node) {
     node.kubectl_ok(&["delete", "-f", &seed("helloworld-with-quotas.yaml")]);
-    node.kubectl_ok(&["wait", "--for=delete", "pods", "--all", "--timeout=30s"]);
-    let used = ["--for=jsonpath={.status.used.requests\\.memory}=0", "--timeout=30s"];
+    node.kubectl_ok(&["wait", "--for=delete", "pods", "--all", TIMEOUT]);
+    let used = ["--for=jsonpath={.status.used.requests\\.memory}=0", TIMEOUT];
     node.kubectl_ok(&[&["wait", "resourcequota", "compute-quota"], &used[..]].concat());
-    node.kubectl_ok(&["delete", "namespace", "myspace", "--timeout=30s"]);
+    node.kubectl_ok(&["delete", "namespace", "myspace", TIMEOUT]);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::images;
-use crate::node::{Node, line, text};
+use crate::node::{Node, TIMEOUT, line, text};
 
 /// Where several versions of kubectl are, on machines that have them: up to 1.30 they speak SPDY, then WebSocket.
 const VERSIONS: &str = "/usr/lib/google-cloud-sdk/bin";
@@ -94,7 +94,7 @@ fn create(node: &Node, name: &str, pod: &str) {
     let path = node.path(&format!("{name}.json"));
     std::fs::write(&path, pod).expect("write");
     node.kubectl_ok(&["create", "-f", &path.to_string_lossy()]);
-    node.kubectl_ok(&["wait", "--for=condition=Ready", "--timeout=60s", &format!("pod/{name}")]);
+    node.kubectl_ok(&["wait", "--for=condition=Ready", TIMEOUT, &format!("pod/{name}")]);
 }
 
 #[test]
@@ -132,7 +132,9 @@ fn commands_with_streams_exit_codes_and_a_terminal() {
             assert_eq!(out.read(&mut byte).expect("read"), 1, "{}", text(&said));
             said.push(byte[0]);
         }
-        stdin.write_all(b"stty size; tty; exit 5\n").expect("write");
+        // The size may come after the shell: the window is told of on a stream of its own.
+        let sized = b"n=0; until [ \"$(stty size)\" = '33 101' ] || [ $n = 600 ]; do sleep 0.1; n=$((n+1)); done; stty size; tty; exit 5\n";
+        stdin.write_all(sized).expect("write");
         out.read_to_end(&mut said).expect("read");
         drop(stdin);
         assert_eq!(child.wait().expect("script").code(), Some(5), "{}", text(&said));

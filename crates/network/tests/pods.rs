@@ -14,7 +14,7 @@ use network::{
     HostPort, IpNet, PodNetwork, PodNetworkConfig, create_netns, forward_obstacles, in_netns, remove_netns,
 };
 
-const WAIT: Duration = Duration::from_secs(3);
+const WAIT: Duration = Duration::from_secs(60);
 
 /// Namespaces of one test, removed at its end.
 struct World {

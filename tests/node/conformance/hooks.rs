@@ -23,7 +23,7 @@ fn hook(which: &str, exec: bool, space: &Space<'_>) {
     } else {
         json!({ "httpGet": { "path": path, "host": ip, "port": 8080 } })
     };
-    let mut container = shell("c", "exec sleep 1000");
+    let mut container = shell("c", "trap exit TERM; while :; do sleep 0.1; done");
     container["lifecycle"] = json!({ which: handler });
     space.pod("hooked", json!({ "terminationGracePeriodSeconds": 15, "containers": [container] }));
     space.ready("hooked");
@@ -39,11 +39,19 @@ fn hook(which: &str, exec: bool, space: &Space<'_>) {
 
 /// The order of things: the hook after the start holds readiness back, the one before the end comes before SIGTERM.
 fn order(space: &Space<'_>) {
-    let mut container = shell("c", "trap 'echo term; exit 0' TERM; echo start; while :; do sleep 0.05; done");
-    let say = |word: &str| json!({ "exec": { "command": ["sh", "-c", format!("sleep 1; echo {word} > /proc/1/fd/1")] } });
+    let main = "trap 'echo term; exit 0' TERM; echo start; touch /started; while :; do sleep 0.05; done";
+    let mut container = shell("c", main);
+    let say = |word: &str| {
+        let script =
+            format!("until [ -e /started ]; do sleep 0.05; done; sleep 1; echo {word} > /proc/1/fd/1");
+        json!({ "exec": { "command": ["sh", "-c", script] } })
+    };
     container["lifecycle"] = json!({ "postStart": say("post"), "preStop": say("pre") });
-    space
-        .pod("p", json!({ "restartPolicy": "Never", "activeDeadlineSeconds": 4, "containers": [container] }));
+    space.pod("p", json!({ "restartPolicy": "Never", "containers": [container] }));
+    space.ready("p");
+    assert_eq!(space.log("p", "c"), "start\npost\n");
+    // Its time is over, and it stays to be read.
+    space.patch("pods", "p", json!({ "spec": { "activeDeadlineSeconds": 1 } }));
     space.ended("p");
     assert_eq!(space.log("p", "c"), "start\npost\npre\nterm\n");
 }

@@ -45,7 +45,7 @@ token = open("{MOUNT}/token").read()
 context = ssl.create_default_context(cafile="{MOUNT}/ca.crt")
 def get(path):
     request = urllib.request.Request("https://kubernetes.default.svc" + path, headers={{"Authorization": "Bearer " + token}})
-    return json.load(urllib.request.urlopen(request, context=context, timeout=10))
+    return json.load(urllib.request.urlopen(request, context=context, timeout=60))
 def part(text):
     return json.loads(base64.urlsafe_b64decode(text + "=="))
 head, claims = (part(text) for text in token.split(".")[:2])
@@ -79,7 +79,7 @@ print([pod.metadata.name for pod in api.list_namespaced_pod(namespace).items])
 container = client.V1Container(name="c", image="busybox:1", command=["true"])
 spec = client.V1PodSpec(restart_policy="Never", containers=[container])
 api.create_namespaced_pod(namespace, client.V1Pod(metadata=client.V1ObjectMeta(name="made"), spec=spec))
-for event in watch.Watch().stream(api.list_namespaced_pod, namespace, field_selector="metadata.name=made", timeout_seconds=60):
+for event in watch.Watch().stream(api.list_namespaced_pod, namespace, field_selector="metadata.name=made", timeout_seconds=180):
     if event["object"].status.phase == "Succeeded":
         break
 try:
@@ -101,12 +101,13 @@ fn exec(space: &Space<'_>, pod: &str, container: &str, command: &str) -> String 
 
 /// Pods reach pods over HTTP and UDP, from pods and from the node.
 fn pods_reach_each_other(space: &Space<'_>) {
-    const UDP: &str = "import socket
+    const UDP: &str = "import os, socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 8081)); name = socket.gethostname().encode()
+os.system('httpd -p 8080 -h /www')
 while True: s.sendto(name, s.recvfrom(64)[1])";
     const ASK_UDP: &str = "import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.connect((sys.argv[1], 8081)); s.send(b'hostname'); print(s.recv(64).decode())";
-    let script = "mkdir /www; hostname > /www/index.html; httpd -p 8080 -h /www; exec python3 -c \"$0\"";
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(60); s.connect((sys.argv[1], 8081)); s.send(b'hostname'); print(s.recv(64).decode())";
+    let script = "mkdir /www; hostname > /www/index.html; exec python3 -c \"$0\"";
     let mut server = with_python("c", script);
     server["command"] = json!(["sh", "-c", script, UDP]);
     server["readinessProbe"] = json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1 });

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Row, Space, carry_out, once, row, shell};
 use crate::images::BUSYBOX;
-use crate::node::{line, text};
+use crate::node::{TIMEOUT, line, text};
 
 /// The same image under another name.
 const OTHER: &str = "busybox:2";
@@ -55,7 +55,7 @@ fn running(space: &Space<'_>, count: usize) -> Vec<String> {
 fn create_scale_and_stop(space: &Space<'_>) {
     let file = controller(space);
     for count in [1, 2] {
-        kubectl(space, &["scale", "rc", "primary", &format!("--replicas={count}"), "--timeout=1m"]);
+        kubectl(space, &["scale", "rc", "primary", &format!("--replicas={count}"), TIMEOUT]);
         running(space, count);
     }
     kubectl(space, &["delete", "--grace-period=0", "--force", "-f", &file]);

@@ -19,7 +19,7 @@ fn client(space: &Space<'_>, name: &str, script: &str) -> String {
 /// Tries a command until its output has a line, for as long as a Service may take to be known everywhere.
 fn until(command: &str, part: &str) -> String {
     format!(
-        "n=0; until {command} 2>&1 | tee /tmp/said | grep -q '{part}'; do n=$((n+1)); [ $n -lt 100 ] || {{ cat /tmp/said; exit 1; }}; \
+        "n=0; until {command} 2>&1 | tee /tmp/said | grep -q '{part}'; do n=$((n+1)); [ $n -lt 600 ] || {{ cat /tmp/said; exit 1; }}; \
          sleep 0.2; done; cat /tmp/said"
     )
 }
@@ -212,7 +212,7 @@ fn affinity(kind: &str, space: &Space<'_>) {
     set("None");
     // The rules follow within a moment: then all of them are met.
     let all = format!(
-        "n=0; while [ $n -lt 50 ]; do {} | sort -u > /tmp/all; [ $(wc -l < /tmp/all) = 3 ] && exit; n=$((n+1)); done; exit 1",
+        "n=0; while [ $n -lt 600 ]; do {} | sort -u > /tmp/all; [ $(wc -l < /tmp/all) = 3 ] && exit; n=$((n+1)); done; exit 1",
         fetch(&place, 20)
     );
     client(space, "loose", &all);

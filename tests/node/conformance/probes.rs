@@ -4,14 +4,15 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Row, Space, carry_out, is_ready, once, row, shell};
 
-/// A server whose /cgi-bin/healthz fails from the moment that this many seconds have passed, and says "probed" each time.
-fn server(healthy_for: &str) -> String {
+/// A server whose /cgi-bin/healthz says "probed" each time, and fails once it has been asked so often.
+fn server(healthy_times: &str) -> String {
     format!(
-        "mkdir -p /www/cgi-bin; touch /www/index.html; began=$(date +%s)
-cat > /www/cgi-bin/healthz <<EOF
+        "mkdir -p /www/cgi-bin; touch /www/index.html
+cat > /www/cgi-bin/healthz <<'EOF'
 #!/bin/sh
 echo probed > /proc/1/fd/1
-[ \\$((\\$(date +%s) - $began)) -lt {healthy_for} ] && echo 'Status: 200 OK' || echo 'Status: 500 no'
+echo probed >> /probes
+[ $(wc -l < /probes) -le {healthy_times} ] && echo 'Status: 200 OK' || echo 'Status: 500 no'
 echo
 EOF
 chmod +x /www/cgi-bin/healthz; exec httpd -f -p 8080 -h /www"
@@ -40,15 +41,15 @@ fn probed(space: &Space<'_>, times: usize) {
 }
 
 fn is_restarted(space: &Space<'_>, script: &str, probe: Value) {
-    pod(space, script, "livenessProbe", probe);
+    watched(space, script, probe);
     space.wait("pods", "p", "to be started again", |p| restarts(p) >= Some(1));
     space.delete("pods", "p", Some(0));
 }
 
 /// The list's own pods give their programs 15 s before one failed probe counts; a probe of the same kind that waits for the
 /// program says when that time is over, however slow the machine is.
-fn is_left_alone(space: &Space<'_>, script: &str, mut probe: Value) {
-    probe["timeoutSeconds"] = 5.into();
+fn watched(space: &Space<'_>, script: &str, mut probe: Value) {
+    probe["timeoutSeconds"] = 30.into();
     let mut container = shell("c", script);
     container["livenessProbe"] = probe.clone();
     probe["failureThreshold"] = 60.into();
@@ -56,6 +57,10 @@ fn is_left_alone(space: &Space<'_>, script: &str, mut probe: Value) {
     let mut spec = once(vec![container]);
     spec["restartPolicy"] = "Always".into();
     space.pod("p", spec);
+}
+
+fn is_left_alone(space: &Space<'_>, script: &str, probe: Value) {
+    watched(space, script, probe);
     probed(space, 7);
     let pod = space.get("pods", "p");
     assert_eq!(restarts(&pod), Some(0), "{pod:#}");
@@ -70,8 +75,8 @@ fn get(path: &str, more: Value) -> Value {
     probe
 }
 
-fn cat(more: &str) -> Value {
-    json!({ "exec": { "command": ["sh", "-c", format!("{more} cat /tmp/health")] }, "periodSeconds": 1, "failureThreshold": 1 })
+fn cat(then: &str) -> Value {
+    json!({ "exec": { "command": ["sh", "-c", format!("cat /tmp/health && {then}")] }, "periodSeconds": 1, "failureThreshold": 1 })
 }
 
 fn ready_only_after_the_delay(space: &Space<'_>) {
@@ -110,8 +115,12 @@ fn probes() {
     let healthz = |failures: u64| get("/cgi-bin/healthz", json!({ "failureThreshold": failures }));
     let tcp = json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1, "failureThreshold": 1 });
     let rows: Vec<Row<'_>> = vec![
-        restarted("exec fails", file("sleep 3; rm /tmp/health; exec sleep 1000"), cat("")),
-        alone("exec", file("exec sleep 1000"), cat("echo probed > /proc/1/fd/1;")),
+        restarted(
+            "exec fails",
+            file("until [ -s /probes ]; do sleep 0.1; done; rm /tmp/health; exec sleep 1000"),
+            cat("echo probed >> /probes"),
+        ),
+        alone("exec", file("exec sleep 1000"), cat("echo probed > /proc/1/fd/1")),
         restarted("http fails", server("3"), healthz(1)),
         alone("http", server("1000000"), healthz(5)),
         alone("tcp", "exec nc -ll -p 8080 -e sh -c 'echo probed > /proc/1/fd/1'".to_owned(), tcp),

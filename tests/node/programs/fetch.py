@@ -4,5 +4,5 @@ import sys
 import urllib.request
 
 for _ in range(int(sys.argv[2]) if len(sys.argv) > 2 else 1):
-    with urllib.request.urlopen(sys.argv[1], timeout=5) as answer:
+    with urllib.request.urlopen(sys.argv[1], timeout=60) as answer:
         sys.stdout.write(answer.read().decode())

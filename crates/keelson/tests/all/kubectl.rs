@@ -76,8 +76,8 @@ const TRIAL: &[(&str, &str, Outcome)] = &[
     ("diff -f -", CHANGED, Refused("+  replicas: 2")),
     ("apply -f -", CHANGED, Says("deployment.apps/web configured")),
     ("apply --server-side -f -", CHANGED, Refused("kubectl apply --server-side=false")),
-    ("wait --for=jsonpath={.status.replicas}=2 deployment/web --timeout=9s", "", Says("condition met")),
-    ("wait --for=condition=PodScheduled pod -l app=web --timeout=9s", "", Says("condition met")),
+    ("wait --for=jsonpath={.status.replicas}=2 deployment/web --timeout=120s", "", Says("condition met")),
+    ("wait --for=condition=PodScheduled pod -l app=web --timeout=120s", "", Says("condition met")),
     ("get pods -l app=web -o wide", "", Says("n1")),
     ("get pods --field-selector=spec.nodeName=n1,status.phase=Pending -o name", "", Says("pod/web-")),
     ("get deployments -o custom-columns=N:.metadata.name,R:.spec.replicas --no-headers", "", Says("web   2")),
@@ -98,7 +98,7 @@ const TRIAL: &[(&str, &str, Outcome)] = &[
     ("annotate deployment web a=b", "", Says("annotate")),
     ("set image deployment/web c=web:2", "", Says("image updated")),
     (
-        "wait --for=jsonpath={.status.updatedReplicas}=1 deployment/web --timeout=9s",
+        "wait --for=jsonpath={.status.updatedReplicas}=1 deployment/web --timeout=120s",
         "",
         Says("condition met"),
     ),
@@ -138,7 +138,7 @@ const TRIAL: &[(&str, &str, Outcome)] = &[
     ("top pod", "", Refused("Metrics API not available")),
     ("delete deployment web --cascade=orphan", "", Says("\"web\" deleted")),
     ("get replicaset -l app=web -o name", "", Says("replicaset.apps/web-")),
-    ("delete namespace trial --timeout=9s", "", Says("\"trial\" deleted")),
+    ("delete namespace trial --timeout=120s", "", Says("\"trial\" deleted")),
     ("get namespace trial", "", Refused("(NotFound)")),
 ];
 
@@ -154,7 +154,7 @@ fn a_new_users_first_hour_with_stock_kubectl() {
     for (line, input, expected) in TRIAL {
         let line = line.replace("{}", last.trim());
         let mut child = Command::new("kubectl")
-            .args(["--request-timeout=15s", "--namespace=trial"])
+            .args(["--request-timeout=120s", "--namespace=trial"])
             .args(line.split_whitespace())
             .env("KUBECONFIG", server.data.join("admin.kubeconfig"))
             .env("KUBE_EDITOR", "sed -i s/^..a:.*/\\ \\ a:\\ edited/")

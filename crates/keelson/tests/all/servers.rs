@@ -1,7 +1,7 @@
 //! Starting, asking and ending `keelson apiserver`, `keelson server` and etcd.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -10,9 +10,15 @@ use apimachinery::call::Who;
 use client::gvr::CONFIG_MAPS;
 use client::{Client, HttpsTransport, Kubeconfig, Resource};
 
-/// A port that was free a moment ago.
+/// A port that nobody else is given for a minute: the end of a connection holds it, which is no bar to a server that
+/// asks for it by its number.
 pub fn free() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let _client = TcpStream::connect(at).unwrap();
+    // The side that ends first holds the port.
+    drop(listener.accept().unwrap());
+    at.port()
 }
 
 /// A process that is killed when it is dropped.

@@ -14,7 +14,7 @@ use crate::servers::{Server, etcd, run, share_keys};
 
 /// How many writes through one server must come between two kills.
 const WRITES: u64 = 50;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Counts up in one ConfigMap through `own` for ever; reads every acknowledged value through `other`, if it is there.
 async fn write(

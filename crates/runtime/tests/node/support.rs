@@ -9,7 +9,7 @@ use std::time::Duration;
 use runtime::*;
 
 /// How long anything may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// An engine in directories of its own.
 pub struct Node {

@@ -23,10 +23,15 @@ pub fn program() -> Option<PathBuf> {
     found
 }
 
-/// An address that was free a moment ago.
+/// An address that nobody else is given for a minute: the end of a connection holds it, which is no bar to a server that
+/// asks for it by its number.
 fn free() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    let at = listener.local_addr().unwrap();
+    let _client = TcpStream::connect(at).unwrap();
+    // The side that ends first holds the port.
+    drop(listener.accept().unwrap());
+    at.to_string()
 }
 
 /// One member.
