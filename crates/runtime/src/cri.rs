@@ -27,6 +27,8 @@ use crate::Error;
 
 /// A boxed future, so that the traits are object safe.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A connection into a sandbox's network.
+pub type Connection = TcpStream;
 /// What every call gives.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -110,17 +112,11 @@ pub trait Runtime: Send + Sync {
         id: &'a ContainerId,
         cmd: Vec<String>,
         wants: StreamOptions,
-    ) -> BoxFuture<'a, Result<Streams>> {
-        let _ = (id, cmd, wants);
-        Box::pin(std::future::ready(Err(not_streamed("exec"))))
-    }
+    ) -> BoxFuture<'a, Result<Streams>>;
 
     /// Gives the streams of a running container's first process (CRI `Attach`), output from now on. What is not
     /// read holds the container up once the pipe is full.
-    fn attach<'a>(&'a self, id: &'a ContainerId, wants: StreamOptions) -> BoxFuture<'a, Result<Streams>> {
-        let _ = (id, wants);
-        Box::pin(std::future::ready(Err(not_streamed("attach"))))
-    }
+    fn attach<'a>(&'a self, id: &'a ContainerId, wants: StreamOptions) -> BoxFuture<'a, Result<Streams>>;
 
     /// A TCP connection made inside a sandbox's network (CRI `PortForward`), to the first of `addresses` that
     /// takes it.
@@ -128,10 +124,7 @@ pub trait Runtime: Send + Sync {
         &'a self,
         sandbox: &'a SandboxId,
         addresses: Vec<SocketAddr>,
-    ) -> BoxFuture<'a, Result<TcpStream>> {
-        let _ = (sandbox, addresses);
-        Box::pin(std::future::ready(Err(not_streamed("connect"))))
-    }
+    ) -> BoxFuture<'a, Result<Connection>>;
 
     /// State changes from now on (CRI `GetContainerEvents`). List after subscribing and nothing is missed.
     fn events(&self) -> Events;
@@ -579,10 +572,6 @@ pub struct ExecSyncResponse {
     pub stderr: Vec<u8>,
     /// Its exit code, 128 plus the signal if one killed it.
     pub exit_code: i32,
-}
-
-fn not_streamed(field: &'static str) -> Error {
-    Error::Unsupported { field, value: "a stream".to_owned() }
 }
 
 /// Which of a program's streams are wanted.

@@ -101,6 +101,11 @@ fn not_found(kind: &'static str, id: &str) -> Error {
     Error::NotFound { kind, id: id.to_owned() }
 }
 
+/// What does not run has no streams.
+fn not_streamed(field: &'static str) -> Error {
+    Error::Unsupported { field, value: "a stream".to_owned() }
+}
+
 impl Runtime for FakeRuntime {
     fn version(&self) -> BoxFuture<'_, runtime::Result<VersionResponse>> {
         Box::pin(async { Ok(VersionResponse { runtime_name: "fake".into(), runtime_version: "1".into() }) })
@@ -258,6 +263,24 @@ impl Runtime for FakeRuntime {
         _: Duration,
     ) -> BoxFuture<'a, runtime::Result<ExecSyncResponse>> {
         Box::pin(async { Ok(ExecSyncResponse { stdout: Vec::new(), stderr: Vec::new(), exit_code: 0 }) })
+    }
+    fn exec<'a>(
+        &'a self,
+        _: &'a ContainerId,
+        _: Vec<String>,
+        _: StreamOptions,
+    ) -> BoxFuture<'a, runtime::Result<Streams>> {
+        Box::pin(async { Err(not_streamed("exec")) })
+    }
+    fn attach<'a>(&'a self, _: &'a ContainerId, _: StreamOptions) -> BoxFuture<'a, runtime::Result<Streams>> {
+        Box::pin(async { Err(not_streamed("attach")) })
+    }
+    fn connect<'a>(
+        &'a self,
+        _: &'a SandboxId,
+        _: Vec<SocketAddr>,
+    ) -> BoxFuture<'a, runtime::Result<Connection>> {
+        Box::pin(async { Err(not_streamed("connect")) })
     }
     fn events(&self) -> Events {
         self.events.subscribe()

@@ -12,7 +12,7 @@
 //! that imports) may use one store. A record is written after its layers are complete and synced.
 //! Upstream: containerd's metadata store and garbage collection.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use super::archive::{Archive, Found, Hashing, decompress};
 use super::config::ImageConfig;
 use super::reference::{Reference, is_digest, is_hex64};
 use super::unpack::{Limits, unpack};
-use crate::registry::{Credential, Registries};
+use crate::registry::{Credential, Registries, Top};
 use crate::{BoxFuture, ContainerId, Error, Image, ImageStore, Result};
 
 /// A store in a directory. Cheap to clone.
@@ -34,8 +34,15 @@ pub struct Store {
     dir: Arc<PathBuf>,
     limits: Limits,
     registries: Option<Registries>,
-    /// One pull at a time, as the kubelet's `serializeImagePulls`.
-    pulling: Arc<tokio::sync::Mutex<()>>,
+    /// One pull at a time, as the kubelet's `serializeImagePulls`; of each name the last that succeeded.
+    pulling: Arc<tokio::sync::Mutex<BTreeMap<String, Pulled>>>,
+}
+
+/// A pull that succeeded: when it began, and with what.
+#[derive(Debug)]
+struct Pulled {
+    began: base::time::Instant,
+    credentials: Vec<Credential>,
 }
 
 /// What is kept of an image.
@@ -278,14 +285,10 @@ impl Store {
     }
 
     async fn pull_one(&self, name: &str, credentials: &[Credential]) -> Result<Image> {
+        let asked = base::time::instant();
         let image = Reference::parse(name)?;
-        let have = self
-            .run({
-                let name = name.to_owned();
-                move |s| s.resolve(&name)
-            })
-            .await?;
-        if let Some(record) = have.as_ref().filter(|r| r.imported || image.digest.is_some()) {
+        let is_enough = |r: &Record| r.imported || image.digest.is_some();
+        if let Some(record) = self.look_up(name).await?.filter(is_enough) {
             return Ok(record.image());
         }
         let Some(registries) = &self.registries else {
@@ -295,14 +298,33 @@ impl Store {
             );
             return Err(Error::Pull { name, message });
         };
-        let mut all = credentials.to_vec();
-        all.extend(base::task::blocking(Credential::of_this_machine).await);
-        let _turn = self.pulling.lock().await;
-        let top = registries.top(&image, &all).await?;
-        let current = format!("{}@{}", image.name, top.digest);
-        if let Some(record) = have.filter(|r| r.digests.contains(&current)) {
+        let mut pulled = self.pulling.lock().await;
+        let have = self.look_up(name).await?;
+        // Another with the same credentials began while this one waited for its turn: it asked what this one would.
+        let fresh = pulled.get(name).is_some_and(|p| p.began >= asked && p.credentials == credentials);
+        if let Some(record) = have.as_ref().filter(|r| fresh || is_enough(r)) {
             return Ok(record.image());
         }
+        let began = base::time::instant();
+        let mut all = credentials.to_vec();
+        all.extend(base::task::blocking(Credential::of_this_machine).await);
+        let top = registries.top(&image, &all).await?;
+        let current = format!("{}@{}", image.name, top.digest);
+        let taken = match have.filter(|r| r.digests.contains(&current)) {
+            Some(record) => record.image(),
+            None => self.bring(registries, image, top).await?,
+        };
+        pulled.insert(name.to_owned(), Pulled { began, credentials: credentials.to_vec() });
+        Ok(taken)
+    }
+
+    async fn look_up(&self, name: &str) -> Result<Option<Record>> {
+        let name = name.to_owned();
+        self.run(move |s| s.resolve(&name)).await
+    }
+
+    /// Brings what a registry has under a name into the store.
+    async fn bring(&self, registries: &Registries, image: Reference, top: Top) -> Result<Image> {
         let (layout, held) = self.run(Store::pull_dir).await?;
         registries
             .fetch(&image, &top, &layout, &|diff| is_digest(diff) && self.layer_path(diff).exists())

@@ -222,6 +222,12 @@ impl Pull<'_> {
                 format!("the registry asks who we are in an unknown way: {challenge:?}"),
             ));
         };
+        if !is_private(realm) {
+            return Err(failed(
+                self.image,
+                format!("the registry wants its token asked for at {realm}, where anybody could listen"),
+            ));
+        }
         let path = self.image.name.split_once('/').map_or("", |(_, path)| path);
         let scope = parameter("scope").map_or_else(|| format!("repository:{path}:pull"), str::to_owned);
         let mut url =
@@ -320,6 +326,12 @@ fn parse<T: serde::de::DeserializeOwned>(image: &Reference, bytes: &[u8]) -> Res
     serde_json::from_slice(bytes).map_err(|e| failed(image, format!("its manifest or configuration: {e}")))
 }
 
+/// Whether what is sent to a token server stays between it and us: over TLS, or on this machine.
+fn is_private(realm: &str) -> bool {
+    let uri = realm.parse::<hyper::Uri>().ok();
+    uri.is_some_and(|uri| uri.scheme_str() == Some("https") || uri.host().is_some_and(http::is_local))
+}
+
 /// `name="value", …` of a challenge (RFC 9110 section 11.2).
 fn parameters(text: &str) -> Vec<(String, String)> {
     let (mut out, mut rest) = (Vec::new(), text);
@@ -358,5 +370,26 @@ mod tests {
         assert_eq!(got, want.map(|(n, v)| (n.to_owned(), v.to_owned())));
         assert_eq!(parameters("realm=x,y=z"), [("realm".into(), "x".into()), ("y".into(), "z".into())]);
         assert_eq!(encoded("a b&c:d/e"), "a%20b%26c:d/e");
+    }
+
+    #[tokio::test]
+    async fn passwords_are_sent_where_nobody_listens() {
+        let registries = Registries::new(Arc::new(|_| Box::pin(async { Ok(Vec::new()) })));
+        let image = Reference::parse("registry.example/a/b").expect("a name");
+        for (realm, is_asked) in [
+            ("http://auth.example/token", false),
+            ("auth.example/token", false),
+            ("ftp://127.0.0.1.example/token", false),
+            ("https://auth.example/token", true),
+            ("http://127.0.0.1:5000/token", true),
+            ("http://[::1]/token", true),
+        ] {
+            let challenge = format!("Bearer realm=\"{realm}\"");
+            // The hosts have no addresses: more than to be asked they cannot.
+            let said =
+                registries.pull(&image, None).authorize(&challenge).await.expect_err(realm).to_string();
+            assert_eq!(said.contains("has no address"), is_asked, "{said}");
+            assert_eq!(said.contains("anybody could listen"), !is_asked, "{said}");
+        }
     }
 }

@@ -192,6 +192,25 @@ async fn images_come_from_registries_and_only_what_is_new() {
 }
 
 #[tokio::test]
+async fn many_who_wait_for_one_image_ask_once() {
+    let Some((_dir, store)) = store() else { return };
+    let registry = Registry::start();
+    registry.push("v1", &[&layer("base", 10)], |_| {});
+    let (name, credentials) = (registry.image("v1"), registry.credentials());
+    let pulls = (0..30).map(|_| store.pull(&name, &credentials));
+    let images = futures_util::future::try_join_all(pulls).await.expect("pull");
+    assert_eq!(registry.requests(), 4, "index, manifest, configuration, layer");
+    assert!(images.iter().all(|image| *image == images[0]));
+    // Who comes later, or as somebody else, asks for itself.
+    store.pull(&name, &credentials).await.expect("pull");
+    assert_eq!(registry.requests(), 1);
+    let (known, unknown) =
+        futures_util::future::join(store.pull(&name, &credentials), store.pull(&name, &[])).await;
+    known.expect("pull");
+    unknown.expect_err("nobody gave a password");
+}
+
+#[tokio::test]
 async fn what_is_not_what_it_says_is_refused() {
     let Some((dir, store)) = store() else { return };
     let registry = Registry::start();

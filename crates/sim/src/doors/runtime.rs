@@ -4,6 +4,7 @@
 //! Every call waits before and after it takes effect, so that a kubelet's end falls on either side.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -240,6 +241,11 @@ impl SimRuntime {
     }
 }
 
+/// What does not run has no streams.
+fn not_streamed(field: &'static str) -> Error {
+    Error::Unsupported { field, value: "a stream".to_owned() }
+}
+
 impl Runtime for SimRuntime {
     fn version(&self) -> BoxFuture<'_, Result<VersionResponse>> {
         Box::pin(async { Ok(VersionResponse { runtime_name: "sim".into(), runtime_version: "1".into() }) })
@@ -385,6 +391,23 @@ impl Runtime for SimRuntime {
             let exit_code = if self.is_running(id) { 0 } else { 137 };
             Ok(ExecSyncResponse { stdout: Vec::new(), stderr: Vec::new(), exit_code })
         })
+    }
+
+    fn exec<'a>(
+        &'a self,
+        _: &'a ContainerId,
+        _: Vec<String>,
+        _: StreamOptions,
+    ) -> BoxFuture<'a, Result<Streams>> {
+        Box::pin(async { Err(not_streamed("exec")) })
+    }
+
+    fn attach<'a>(&'a self, _: &'a ContainerId, _: StreamOptions) -> BoxFuture<'a, Result<Streams>> {
+        Box::pin(async { Err(not_streamed("attach")) })
+    }
+
+    fn connect<'a>(&'a self, _: &'a SandboxId, _: Vec<SocketAddr>) -> BoxFuture<'a, Result<Connection>> {
+        Box::pin(async { Err(not_streamed("connect")) })
     }
 
     fn events(&self) -> Events {
