@@ -78,7 +78,7 @@ impl Host {
     }
 
     /// The node's processes.
-    pub fn process_ids(&self) -> Vec<i32> {
+    pub fn process_ids(&self) -> Vec<u32> {
         let ids = self.lists["processes"].iter().filter_map(|p| p.split(' ').next()?.parse().ok());
         ids.collect()
     }

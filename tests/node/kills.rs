@@ -1,4 +1,5 @@
-//! `kill -9` of everything but the pods, during writes, twenty times: nothing acknowledged is lost, no pod notices.
+//! `kill -9` of everything but the pods, of the server alone and of the node alone, during writes, twenty times: nothing
+//! acknowledged is lost, no pod notices, no line of a log is missing.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::api::Proxy;
 use crate::host::Host;
-use crate::node::{Node, PATIENCE, TIMEOUT};
+use crate::node::{Node, PATIENCE, TIMEOUT, WEB};
 
 const KILLS: usize = 20;
 /// How many writes must be acknowledged between the first start and the next kill; more after each.
@@ -22,20 +23,17 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Between two requests to a pod, so that this test does not take the machine for itself.
 const PACE: Duration = Duration::from_millis(5);
+/// The two pods of [`WEB`] answer; `numbers` counts in its log; those of `churn` come and go.
 const PODS: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
+apiVersion: v1
+kind: Pod
+metadata: {name: numbers, labels: {app: numbers}}
 spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: web
-        image: wardviaene/k8s-demo
-        readinessProbe: {httpGet: {path: /, port: 3000}, periodSeconds: 1, timeoutSeconds: 30}
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: c
+    image: busybox:1
+    command: [sh, -c, 'n=0; while :; do for i in 0 1 2 3 4 5 6 7 8 9; do echo $n; n=$((n+1)); done; sleep 0.05; done']
 ---
 apiVersion: apps/v1
 kind: Deployment
@@ -48,11 +46,6 @@ spec:
     spec:
       terminationGracePeriodSeconds: 1
       containers: [{name: churn, image: wardviaene/k8s-demo}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 3000}]}
 "#;
 
 /// What was written, as far as the server acknowledged it.
@@ -67,19 +60,22 @@ struct Written {
 
 #[test]
 fn nothing_is_lost_and_no_pod_notices_when_everything_is_killed() {
-    let Some(mut node) = Node::new() else { return };
+    let Some(mut node) = Node::with_busybox() else { return };
     let host = Host::count(&node);
     node.import_image();
     node.up();
-    let file = node.path("pods.yaml");
-    std::fs::write(&file, PODS).expect("write");
-    node.kubectl_ok(&["create", "-f", &file.to_string_lossy()]);
+    node.create(WEB);
+    node.create(PODS);
     node.kubectl_ok(&["rollout", "status", "deployment/web", TIMEOUT]);
+    node.kubectl_ok(&["wait", "pod/numbers", "--for=condition=Ready", TIMEOUT]);
     let before = containers(&node);
-    assert_eq!(before.len(), 2);
+    assert_eq!(before.len(), 3);
     let service = node.get(&["service", "web"])["spec"]["clusterIP"].as_str().expect("an address").to_owned();
-    let pods: Vec<SocketAddr> =
-        before.values().map(|(ip, ..)| format!("{ip}:3000").parse().expect("an address")).collect();
+    let pods: Vec<SocketAddr> = before
+        .iter()
+        .filter(|(name, _)| name.starts_with("web-"))
+        .map(|(_, (ip, ..))| format!("{ip}:3000").parse().expect("an address"))
+        .collect();
     let service: SocketAddr = format!("{service}:80").parse().expect("an address");
 
     // That its pods are ready does not say that the Service's rules know it.
@@ -118,6 +114,7 @@ fn nothing_is_lost_and_no_pod_notices_when_everything_is_killed() {
     node.kubectl_ok(&["wait", "deployment/web", "--for=condition=Available", TIMEOUT]);
     node.kubectl_ok(&["wait", "node/n1", "--for=condition=Ready", TIMEOUT]);
     assert_eq!(containers(&node), before);
+    no_line_is_lost(&node);
     what_came_and_went_is_whole(&node, before.len());
     let answers = answers.load(Ordering::Relaxed);
     assert!(answers > 1000, "only {answers} requests were answered");
@@ -127,8 +124,8 @@ fn nothing_is_lost_and_no_pod_notices_when_everything_is_killed() {
     Host::count(&node).assert_as(&host, "after many kills and `down`");
 }
 
-/// Starts the cluster (it runs in the first round), waits for writes, and kills it: every fourth time while it still
-/// starts, and while pods come and go.
+/// Starts the cluster (it runs in the first round), waits for writes, and kills it or one of its two processes: every
+/// fourth time while it still starts, and while pods come and go.
 fn kill_during_writes(
     node: &mut Node,
     round: usize,
@@ -153,7 +150,11 @@ fn kill_during_writes(
         .expect("the writer did not panic");
     assert!(!waited.timed_out(), "no write was acknowledged after kill {round}");
     drop(guard);
-    node.kill();
+    match round % 4 {
+        1 => node.kill_one("server"),
+        2 => node.kill_one("node"),
+        _ => node.kill(),
+    }
 }
 
 /// Creates, changes and deletes objects, and notes what was acknowledged.
@@ -218,6 +219,27 @@ fn nothing_is_lost(proxy: &Proxy, written: &Written) {
     assert!(wrong.is_empty(), "{} of {} objects: {}", wrong.len(), written.objects.len(), wrong.join("\n"));
 }
 
+/// The log of the pod that counts has every number once and in order, in its file and as kubectl shows it, and goes on.
+fn no_line_is_lost(node: &Node) {
+    let logs = ["logs", "--follow", "numbers"];
+    let last = |line: &str| line.parse::<u64>().expect("a number");
+    let now = last(&node.follow(&[&logs[..], &["--tail=1"]].concat(), |_| true));
+    node.follow(&logs, |line| last(line) > now + 100);
+    let shown = node.kubectl_ok(&["logs", "numbers"]);
+    let pod = node.get(&["pod", "numbers"]);
+    let uid = pod["metadata"]["uid"].as_str().expect("a uid");
+    let path = node.path(&format!("log/pods/default_numbers_{uid}/c/0.log"));
+    let file = std::fs::read_to_string(path).expect("the log");
+    // A time, the stream, whether the line is whole, and the line.
+    let in_file: Vec<&str> =
+        file.lines().map(|line| line.split_once(" stdout F ").expect("a whole line").1).collect();
+    for (what, lines) in [("kubectl", shown.lines().collect()), ("the file", in_file)] {
+        assert!(lines.len() as u64 > now + 100, "{what}: {} lines", lines.len());
+        let wrong = lines.iter().enumerate().find(|(n, line)| **line != n.to_string());
+        assert_eq!(wrong, None, "{what}: a line and what it says");
+    }
+}
+
 /// The deployment whose pods came and went has what it asks for, and nothing else of it runs.
 fn what_came_and_went_is_whole(node: &Node, others: usize) {
     node.kubectl_ok(&["scale", "deployment/churn", "--replicas=3"]);
@@ -230,7 +252,7 @@ fn what_came_and_went_is_whole(node: &Node, others: usize) {
 
 /// Of each pod: address, container, since when it runs, how often it was started again.
 fn containers(node: &Node) -> BTreeMap<String, (String, String, String, u64)> {
-    let pods = node.get(&["pods", "--selector=app=web"]);
+    let pods = node.get(&["pods", "--selector=app in (web, numbers)"]);
     let one = |pod: &Value| {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let status = &pod["status"]["containerStatuses"][0];

@@ -73,9 +73,7 @@ fn a_failed_start(node: &Node) {
 }
 
 fn run_pods(node: &Node) {
-    let file = node.path("pods.yaml");
-    std::fs::write(&file, PODS).expect("write");
-    node.kubectl_ok(&["create", "-f", &file.to_string_lossy()]);
+    node.create(PODS);
     node.kubectl_ok(&["rollout", "status", "deployment/web", TIMEOUT]);
 }
 

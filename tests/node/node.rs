@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -12,12 +12,16 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::images;
+
 /// How long anything may take before a test fails: machines may be slow and busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 /// The same, for kubectl's own waiting.
 pub const TIMEOUT: &str = "--timeout=180s";
 /// What must be free of a disk, in hundredths: with less, a kubelet lets no pod run.
 const DISK_PERCENT_LEAST: u64 = 15;
+/// Two pods of the demo's image that answer HTTP, and their Service, `web`.
+pub const WEB: &str = include_str!("manifests/web.yaml");
 /// The node's own address, and its way out.
 const NETWORK: &[&str] = &[
     "link set lo up",
@@ -40,6 +44,8 @@ pub struct Node {
     place: Child,
     /// The control group above those of all pods.
     pub cgroups: String,
+    /// Further arguments of `keelson up`.
+    pub flags: Vec<&'static str>,
     up: Option<Up>,
 }
 
@@ -87,11 +93,23 @@ impl Node {
             .spawn()
             .expect("unshare");
         let mut out = place.stdout.take().expect("it is piped");
-        let node = Node { dir, binary, place, cgroups: format!("/{name}"), up: None };
+        let node = Node { dir, binary, place, cgroups: format!("/{name}"), flags: Vec::new(), up: None };
         assert!(line(&mut out, &mut String::new()).is_some(), "no namespaces");
         for arguments in NETWORK {
             node.ok("ip", &arguments.split(' ').collect::<Vec<_>>());
         }
+        Some(node)
+    }
+
+    /// A place with busybox's image; `None` also where there is no busybox.
+    pub fn with_busybox() -> Option<Node> {
+        if !Path::new(images::BUSYBOX_PROGRAM).exists() {
+            eprintln!("SKIPPED: no {}: install busybox-static", images::BUSYBOX_PROGRAM);
+            return None;
+        }
+        let node = Node::new()?;
+        let dir = tempfile::tempdir().expect("a directory");
+        node.keelson_ok(&["image", "import", &images::busybox(dir.path()).to_string_lossy()]);
         Some(node)
     }
 
@@ -168,6 +186,13 @@ impl Node {
         text(&out.stderr)
     }
 
+    /// Makes the objects of a manifest.
+    pub fn create(&self, manifest: &str) {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        std::io::Write::write_all(&mut file, manifest.as_bytes()).expect("write");
+        self.kubectl_ok(&["create", "-f", &file.path().to_string_lossy()]);
+    }
+
     /// What `kubectl get … -o json` shows.
     pub fn get(&self, arguments: &[&str]) -> Value {
         let all = [&["get", "-o", "json"], arguments].concat();
@@ -207,8 +232,8 @@ impl Node {
     /// Starts `keelson up` and waits until it has said `what`.
     pub fn up_until(&mut self, what: &str) {
         assert!(self.up.is_none(), "it runs already");
-        let mut child =
-            self.keelson(&["up", "--node-name", "n1"]).stdout(Stdio::piped()).spawn().expect("keelson up");
+        let mut command = self.keelson(&["up", "--node-name", "n1"]);
+        let mut child = command.args(&self.flags).stdout(Stdio::piped()).spawn().expect("keelson up");
         let out = child.stdout.take().expect("it is piped");
         let mut up = Up { child, out, said: String::new() };
         let found = up.wait_for(what);
@@ -222,6 +247,20 @@ impl Node {
         self.up_until("Ready. ");
     }
 
+    /// Kills one of the cluster's two processes, `server` or `node`; the other and `up` end with it.
+    pub fn kill_one(&mut self, component: &str) {
+        let mut up = self.up.take().expect("it runs");
+        let all = children(up.child.id());
+        let is_it = |process: &&u32| {
+            let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|argument| argument == component.as_bytes())
+        };
+        kill_process(*all.iter().find(is_it).expect("it runs"));
+        let status = up.child.wait().expect("wait for `keelson up`");
+        assert!(!status.success(), "`keelson up` does not say that its {component} was killed");
+        all.into_iter().for_each(wait_gone);
+    }
+
     /// Kills everything but the pods, at once.
     pub fn kill(&mut self) {
         let mut up = self.up.take().expect("it runs");
@@ -229,10 +268,7 @@ impl Node {
         // The supervisor first: nobody is to notice the end of the others.
         let mut all = vec![id];
         all.extend(children(id));
-        for process in &all {
-            let end = kill(Pid::from_raw(i32::try_from(*process).expect("an id")), Signal::SIGKILL);
-            assert!(matches!(end, Ok(()) | Err(nix::Error::ESRCH)), "kill {process}: {end:?}");
-        }
+        all.iter().copied().for_each(kill_process);
         up.child.wait().expect("wait for `keelson up`");
         // The others are init's children now.
         for process in &all[1..] {
@@ -353,6 +389,12 @@ fn on_path(program: &str) -> bool {
 pub fn children(process: u32) -> Vec<u32> {
     let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
     children.unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+/// `kill -9`.
+pub fn kill_process(process: u32) {
+    let end = kill(Pid::from_raw(i32::try_from(process).expect("an id")), Signal::SIGKILL);
+    assert!(matches!(end, Ok(()) | Err(nix::Error::ESRCH)), "kill {process}: {end:?}");
 }
 
 /// Waits for the end of a process that is no child of ours; whether init takes note of it does not matter. Its first

@@ -1,39 +1,18 @@
 //! A reboot: of the node only its disk is left. Sandboxes are made anew, what should run runs again, the rest stays ended.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::host::Host;
-use crate::node::{Node, TIMEOUT, wait_gone};
+use crate::node::{Node, TIMEOUT, WEB, kill_process, wait_gone};
 
-const PODS: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        image: wardviaene/k8s-demo
-        readinessProbe: {httpGet: {path: /, port: 3000}, periodSeconds: 1}
----
+/// One that has ended.
+const DONE: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: done}
 spec:
   restartPolicy: Never
   containers: [{name: done, image: wardviaene/k8s-demo, command: [/keelson, --version]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 3000}]}
 "#;
 
 #[test]
@@ -42,9 +21,8 @@ fn a_reboot_rebuilds_what_should_run() {
     let host = Host::count(&node);
     node.import_image();
     node.up();
-    let file = node.path("pods.yaml");
-    std::fs::write(&file, PODS).expect("write");
-    node.kubectl_ok(&["create", "-f", &file.to_string_lossy()]);
+    node.create(WEB);
+    node.create(DONE);
     node.kubectl_ok(&["rollout", "status", "deployment/web", TIMEOUT]);
     node.kubectl_ok(&["wait", "pod/done", "--for=jsonpath={.status.phase}=Succeeded", TIMEOUT]);
     let before = containers(&node);
@@ -94,9 +72,8 @@ fn containers(node: &Node) -> Vec<(String, String, u64)> {
 /// Ends all processes, and takes away what the kernel has of the node and what is in memory only.
 fn lose_all_but_the_disk(node: &Node) {
     for process in Host::count(node).process_ids() {
-        let ended = kill(Pid::from_raw(process), Signal::SIGKILL);
-        assert!(matches!(ended, Ok(()) | Err(nix::Error::ESRCH)), "kill {process}: {ended:?}");
-        wait_gone(process.unsigned_abs());
+        kill_process(process);
+        wait_gone(process);
     }
     let (run, own) = (node.path("run"), node.path(""));
     let own = own.to_string_lossy();

@@ -4,7 +4,6 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::images;
 use crate::node::{Node, TIMEOUT, line, text};
 
 /// Where several versions of kubectl are, on machines that have them: up to 1.30 they speak SPDY, then WebSocket.
@@ -77,23 +76,13 @@ impl Client<'_> {
 }
 
 fn started() -> Option<Node> {
-    let mut node = Node::new()?;
-    if !Path::new(images::BUSYBOX_PROGRAM).exists() {
-        eprintln!("SKIPPED: no {}: install busybox-static", images::BUSYBOX_PROGRAM);
-        return None;
-    }
-    let dir = node.path("images");
-    std::fs::create_dir(&dir).expect("a directory");
-    node.keelson_ok(&["image", "import", &images::busybox(&dir).to_string_lossy()]);
-    std::fs::remove_dir_all(&dir).expect("remove the archive");
+    let mut node = Node::with_busybox()?;
     node.up();
     Some(node)
 }
 
 fn create(node: &Node, name: &str, pod: &str) {
-    let path = node.path(&format!("{name}.json"));
-    std::fs::write(&path, pod).expect("write");
-    node.kubectl_ok(&["create", "-f", &path.to_string_lossy()]);
+    node.create(pod);
     node.kubectl_ok(&["wait", "--for=condition=Ready", TIMEOUT, &format!("pod/{name}")]);
 }
 
