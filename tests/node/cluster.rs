@@ -91,6 +91,8 @@ impl Cluster {
         let archive = dir.join("busybox-1.tar");
         node.keelson_ok(&["image", "import", &archive.to_string_lossy(), "--name", "busybox:2"]);
         std::fs::remove_dir_all(&dir).expect("remove the archives");
+        // What ends again and again is to be started again often, not late.
+        node.flags = vec!["--max-container-restart-period=1"];
         node.up();
         Some(Cluster { proxy: Proxy::start(&node), node })
     }

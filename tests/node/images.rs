@@ -7,7 +7,8 @@ use serde_json::json;
 
 /// Debian's static busybox and nothing else.
 pub const BUSYBOX: &str = "busybox:1";
-/// The same with Debian's Python, and two programs of ours: `lookup` asks the DNS, `fetch` an HTTP server.
+/// The same with Debian's Python, and programs of ours: `lookup` asks the DNS, `fetch` an HTTP server; `health` answers
+/// gRPC's health checks, `guestbook` is three servers that keep one book.
 pub const PYTHON: &str = "python:3";
 /// Where Debian's busybox-static has it.
 pub const BUSYBOX_PROGRAM: &str = "/bin/busybox";
@@ -64,9 +65,12 @@ pub fn python(dir: &Path, modules: Option<&Path>) -> Option<PathBuf> {
     let root = dir.join("programs-root");
     std::fs::create_dir_all(root.join("usr/bin")).expect("a directory");
     std::os::unix::fs::symlink("python3.11", root.join("usr/bin/python3")).expect("a link");
-    for (name, text) in
-        [("lookup", include_str!("programs/lookup.py")), ("fetch", include_str!("programs/fetch.py"))]
-    {
+    for (name, text) in [
+        ("lookup", include_str!("programs/lookup.py")),
+        ("fetch", include_str!("programs/fetch.py")),
+        ("health", include_str!("programs/health.py")),
+        ("guestbook", include_str!("programs/guestbook.py")),
+    ] {
         write(&root, &format!("usr/bin/{name}"), text);
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(root.join("usr/bin").join(name), mode).expect("a mode");
@@ -85,12 +89,23 @@ pub fn python_client() -> Option<PathBuf> {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-client");
     if !dir.join("kubernetes").exists() {
         let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "-q", "--only-binary=:all:", "--python-version=3.11", "--target"]);
+        pip.args([
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--only-binary=:all:",
+            "--python-version=3.11",
+            "--no-compile",
+        ]);
+        pip.arg("--target");
         let out = pip.arg(&dir).arg("kubernetes").output().ok()?;
         if !out.status.success() {
             eprintln!("{}", crate::node::text(&out.stderr));
             return None;
         }
+        // The half of it: another client, which nobody here uses.
+        drop(std::fs::remove_dir_all(dir.join("kubernetes/aio")));
     }
     Some(dir)
 }

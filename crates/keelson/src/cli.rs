@@ -102,6 +102,9 @@ pub struct Cluster {
     /// The cluster's domain.
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// How long a container that keeps ending waits at most until it is started again, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub max_container_restart_period: u64,
     #[command(flatten)]
     pub etcd: EtcdFlags,
 }
@@ -204,6 +207,8 @@ impl Cluster {
             self.service_cidr.join(","),
         ]);
         out.extend(["--cluster-domain".into(), self.cluster_domain.clone()]);
+        let period = self.max_container_restart_period.to_string();
+        out.extend(["--max-container-restart-period".into(), period]);
         if !self.etcd.etcd_servers.is_empty() {
             out.extend(["--etcd-servers".into(), self.etcd.etcd_servers.join(",")]);
         }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The kubelet's configuration. Directories are flags so that several nodes can share a machine.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub reserved: Reserved,
     /// The version to announce, `v1.37.x+keelson.N`.
     pub version: String,
+    /// The longest wait of a container that keeps ending: upstream's `crashLoopBackOff.maxContainerRestartPeriod`.
+    pub restart_wait_most: Duration,
     /// The port of the kubelet's own HTTP server, announced on the Node; 0 where there is none.
     pub port: u16,
 }
@@ -56,6 +59,7 @@ impl Config {
             node_labels: Vec::new(),
             reserved: Reserved::default(),
             version: "v1.37.0+keelson.1".to_owned(),
+            restart_wait_most: crate::worker::BACKOFF_MOST,
             port: 0,
         }
     }

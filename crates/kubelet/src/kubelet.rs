@@ -362,7 +362,7 @@ impl Kubelet {
         let now = base::time::now();
         let phase = pod.get(k::STATUS).get(k::PHASE).str();
         let over = matches!(phase, "Succeeded" | "Failed");
-        let state = match found {
+        let mut state = match found {
             Some(found) => State::adopt(pod.clone(), found, now),
             None if over => State::adopt(pod.clone(), Found::default(), now),
             None if meta.deletion_timestamp().is_some() => State::new(pod.clone(), now),
@@ -374,6 +374,7 @@ impl Kubelet {
                 }
             },
         };
+        state.restart_wait_most = self.core.config.restart_wait_most;
         let (mailbox, inbox) = mpsc::unbounded_channel();
         let (view_sender, view) = watch::channel(Arc::new(state.clone()));
         let driver = Driver::new(self.core.clone(), mailbox.clone(), view_sender, &state);

@@ -65,9 +65,52 @@ fn failure(space: &Space<'_>) {
     assert_eq!(pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 137);
 }
 
+/// What a pod's end says to a server is there when the pod is gone.
+fn pre_stop_when_killed(space: &Space<'_>) {
+    const SERVER: &str = r#"exec python3 -c '
+import http.server, json
+received = {}
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self, said):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(said).encode())
+    def do_POST(self):
+        source = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["Source"]
+        if self.path == "/write":
+            received[source] = received.get(source, 0) + 1
+        self.answer({})
+    def do_GET(self):
+        self.answer({"Received": received})
+http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+'"#;
+    let mut server = with_python("agnhost-container", SERVER);
+    server["ports"] = json!([{ "containerPort": 8080 }]);
+    server["readinessProbe"] = json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1 });
+    space.pod("server", once(vec![server]));
+    let ip = space.ready("server")["status"]["podIP"].as_str().expect("an address").to_owned();
+    let mut tester = shell("tester", "exec sleep 600");
+    let tell = format!("wget -O- --post-data '{{\"Source\": \"prestop\"}}' http://{ip}:8080/write");
+    tester["lifecycle"] = json!({ "preStop": { "exec": { "command": ["sh", "-c", tell] } } });
+    space.pod("tester", json!({ "terminationGracePeriodSeconds": 30, "containers": [tester] }));
+    space.ready("tester");
+    let received = || {
+        let (status, said) = space.text(&format!("{}/server/proxy/read", space.path("pods")));
+        assert_eq!(status, 200, "{said}");
+        serde_json::from_str::<Value>(&said).expect("JSON")["Received"].clone()
+    };
+    assert_eq!(received(), json!({}));
+    space.delete("pods", "tester", None);
+    space.wait_gone("pods", "tester");
+    assert_eq!(received(), json!({ "prestop": 1 }));
+    space.delete("pods", "server", Some(0));
+    space.wait_gone("pods", "server");
+}
+
 #[test]
 fn lifecycle_hooks() {
-    let mut rows: Vec<Row<'_>> = vec![row("order", order), row("failure", failure)];
+    let mut rows: Vec<Row<'_>> =
+        vec![row("order", order), row("failure", failure), row("preStop when killed", pre_stop_when_killed)];
     for which in ["postStart", "preStop"] {
         for exec in [true, false] {
             rows.push(row(which, move |space: &Space<'_>| hook(which, exec, space)));

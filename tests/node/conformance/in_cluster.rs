@@ -1,9 +1,9 @@
 //! What pods find of the cluster: their tokens, the API by its name, each other.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::{Row, Space, carry_out_with_client, once, row, shell, with_python};
-use crate::node::text;
+use crate::node::{PATIENCE, TIMEOUT, text};
 
 const MOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -127,10 +127,25 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(60); s.connec
     }
 }
 
-/// One image on each replica, each answering with its own name.
+/// One image on each replica, each answering with its own name over HTTP, TCP and UDP.
 fn replicas_serve(resource: &'static str, space: &Space<'_>) {
+    const SERVER: &str = "import os, socket, socketserver, threading
+name = socket.gethostname().encode()
+class Tcp(socketserver.BaseRequestHandler):
+    def handle(self): self.request.sendall(name)
+class Udp(socketserver.BaseRequestHandler):
+    def handle(self): self.request[1].sendto(name, self.client_address)
+for server in socketserver.ThreadingTCPServer(('', 8081), Tcp), socketserver.UDPServer(('', 8082), Udp):
+    threading.Thread(target=server.serve_forever).start()
+os.system('httpd -f -p 8080 -h /www')";
+    const ASK: &str = "import socket, sys
+for at in sys.argv[1:]:
+    tcp = socket.create_connection((at, 8081), 60); print(tcp.recv(64).decode())
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); udp.settimeout(60); udp.connect((at, 8082)); udp.send(b'?'); print(udp.recv(64).decode())";
     let labels = json!({ "name": "web" });
-    let mut container = shell("c", "mkdir /www; hostname > /www/index.html; exec httpd -f -p 8080 -h /www");
+    let mut container = with_python("c", "");
+    let script = "mkdir /www; hostname > /www/index.html; exec python3 -c \"$0\"";
+    container["command"] = json!(["sh", "-c", script, SERVER]);
     container["readinessProbe"] = json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1 });
     let selector = if resource.contains('/') { json!({ "matchLabels": labels }) } else { labels.clone() };
     let spec = json!({ "replicas": 2, "selector": selector, "template": { "metadata": { "labels": labels },
@@ -138,20 +153,73 @@ fn replicas_serve(resource: &'static str, space: &Space<'_>) {
     space.create(resource, "web", json!({ "spec": spec }));
     space.wait(resource, "web", "to be ready", |o| o["status"]["readyReplicas"] == 2);
     let pods = space.cluster.ask("GET", &format!("{}?labelSelector=name%3Dweb", space.path("pods")), None);
+    let (mut ask, mut want) = (vec![json!("python3"), json!("-c"), json!(ASK)], String::new());
     for pod in pods["items"].as_array().expect("pods") {
         let name = pod["metadata"]["name"].as_str().expect("a name");
         let (status, answer) = space.text(&format!("{}/{name}:8080/proxy/", space.path("pods")));
         assert_eq!((status, answer.trim()), (200, name));
+        ask.push(pod["status"]["podIP"].clone());
+        want.push_str(&format!("{name}\n{name}\n"));
     }
+    let mut client = with_python("c", "");
+    client["command"] = ask.into();
+    assert_eq!(space.output("client", once(vec![client])), want);
+}
+
+/// A frontend, a primary and its replicas, all behind Services: what is filled in by the one can be read from the others.
+fn guestbook(space: &Space<'_>) {
+    let mut manifest = Vec::new();
+    for (name, role, replicas) in
+        [("agnhost-primary", "primary", 1), ("agnhost-replica", "replica", 2), ("frontend", "frontend", 3)]
+    {
+        let labels = json!({ "app": "guestbook", "tier": role });
+        let mut container = with_python("c", &format!("exec guestbook {role}"));
+        container["ports"] = json!([{ "containerPort": 8080 }]);
+        container["env"] =
+            json!([{ "name": "POD_IP", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } }]);
+        manifest.push(
+            json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "labels": labels },
+            "spec": { "selector": labels, "ports": [{ "port": 8080 }] } }),
+        );
+        manifest.push(json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": name },
+            "spec": { "replicas": replicas, "selector": { "matchLabels": labels }, "template": { "metadata": { "labels": labels },
+            "spec": { "terminationGracePeriodSeconds": 1, "containers": [container] } } } }));
+    }
+    let file = space.cluster.node.path(&format!("{}-guestbook.json", space.name));
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": manifest });
+    std::fs::write(&file, list.to_string()).expect("write");
+    let (file, node) = (file.to_string_lossy(), &space.cluster.node);
+    let kubectl = |arguments: &[&str]| node.kubectl_ok(&[&["--namespace", &space.name], arguments].concat());
+    kubectl(&["create", "-f", &file]);
+    kubectl(&["wait", "deployment", "--all", "--for=condition=Available", TIMEOUT]);
+    let frontend = format!("{}/frontend/proxy/guestbook", space.path("services"));
+    // Until the programs listen, and the book is where it is read.
+    let until = |query: &str, want: Value| {
+        let until = base::time::instant() + PATIENCE;
+        loop {
+            let (_, said) = space.text(&format!("{frontend}?{query}"));
+            if serde_json::from_str::<Value>(&said).is_ok_and(|said| said == want) {
+                return;
+            }
+            assert!(base::time::instant() < until, "{query} says {said}");
+            std::thread::yield_now();
+        }
+    };
+    until("cmd=get&key=messages", json!({ "data": "" }));
+    until("cmd=set&key=messages&value=TestEntry", json!({ "message": "Updated" }));
+    until("cmd=get&key=messages", json!({ "data": "TestEntry" }));
+    kubectl(&["delete", "--grace-period=0", "--force", "-f", &file]);
+    assert_eq!(kubectl(&["get", "deployments,services", "-l", "app=guestbook", "--no-headers"]), "");
 }
 
 #[test]
 fn pods_and_their_cluster() {
-    let rows: [Row<'_>; 6] = [
+    let rows: [Row<'_>; 7] = [
         row("tokens", tokens),
         row("issuer", issuer),
         row("python client", python_client),
         row("pods reach each other", pods_reach_each_other),
+        row("guestbook", guestbook),
         row("a ReplicationController serves", |space| replicas_serve("replicationcontrollers", space)),
         row("a ReplicaSet serves", |space| replicas_serve("apps/v1/replicasets", space)),
     ];

@@ -1,8 +1,10 @@
 //! `common/node/container_probe.go`. What is probed counts: a row that waits for nothing to happen waits for probes.
 
+use std::cell::Cell;
+
 use serde_json::{Value, json};
 
-use crate::cluster::{Row, Space, carry_out, is_ready, once, row, shell};
+use crate::cluster::{Row, Space, carry_out_with_python, is_ready, once, row, with_python};
 
 /// A server whose /cgi-bin/healthz says "probed" each time, and fails once it has been asked so often.
 fn server(healthy_times: &str) -> String {
@@ -19,12 +21,35 @@ chmod +x /www/cgi-bin/healthz; exec httpd -f -p 8080 -h /www"
     )
 }
 
+/// Answers gRPC's health checks.
+const HEALTH: &str = "exec health 5000";
+
 fn pod(space: &Space<'_>, script: &str, kind: &str, probe: Value) {
-    let mut container = shell("c", script);
+    let mut container = with_python("c", script);
     container[kind] = probe;
     let mut spec = once(vec![container]);
     spec["restartPolicy"] = "Always".into();
     space.pod("p", spec);
+}
+
+/// Each time its program has turned sick, the container is started again, and the count only grows.
+fn restarted_again_and_again(space: &Space<'_>) {
+    watched(space, &server("1"), get("/cgi-bin/healthz", json!({ "failureThreshold": 1 })));
+    let last = Cell::new(0);
+    space.wait("pods", "p", "to be started again five times", |p| {
+        let now = restarts(p).unwrap_or(0);
+        assert!(now >= last.replace(now), "{now} restarts after more: {p:#}");
+        now >= 5
+    });
+    space.delete("pods", "p", Some(0));
+}
+
+/// Nobody answers on the port that is asked.
+fn restarted_for_a_wrong_port(space: &Space<'_>) {
+    let probe = json!({ "grpc": { "port": 2333 }, "periodSeconds": 1, "failureThreshold": 1 });
+    pod(space, HEALTH, "livenessProbe", probe);
+    space.wait("pods", "p", "to be started again", |p| restarts(p) >= Some(1));
+    space.delete("pods", "p", Some(0));
 }
 
 fn restarts(pod: &Value) -> Option<u64> {
@@ -50,7 +75,7 @@ fn is_restarted(space: &Space<'_>, script: &str, probe: Value) {
 /// program says when that time is over, however slow the machine is.
 fn watched(space: &Space<'_>, script: &str, mut probe: Value) {
     probe["timeoutSeconds"] = 30.into();
-    let mut container = shell("c", script);
+    let mut container = with_python("c", script);
     container["livenessProbe"] = probe.clone();
     probe["failureThreshold"] = 60.into();
     container["startupProbe"] = probe;
@@ -124,8 +149,15 @@ fn probes() {
         restarted("http fails", server("3"), healthz(1)),
         alone("http", server("1000000"), healthz(5)),
         alone("tcp", "exec nc -ll -p 8080 -e sh -c 'echo probed > /proc/1/fd/1'".to_owned(), tcp),
+        alone(
+            "grpc",
+            HEALTH.to_owned(),
+            json!({ "grpc": { "port": 5000 }, "periodSeconds": 1, "failureThreshold": 1 }),
+        ),
+        row("grpc at a wrong port", restarted_for_a_wrong_port),
+        row("restarted again and again", restarted_again_and_again),
         row("ready only after the delay", ready_only_after_the_delay),
         row("never ready", never_ready),
     ];
-    carry_out(&rows);
+    carry_out_with_python(&rows);
 }

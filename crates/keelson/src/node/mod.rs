@@ -3,6 +3,7 @@
 pub mod network;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use apimachinery::call::Who;
@@ -140,6 +141,7 @@ fn kubelet_config(layout: &Layout, cluster: &Cluster) -> anyhow::Result<kubelet:
     config.container_logs_dir = layout.log.join("containers");
     config.cluster_dns = cluster.service_address(10)?;
     config.cluster_domain.clone_from(&cluster.cluster_domain);
+    config.restart_wait_most = Duration::from_secs(cluster.max_container_restart_period);
     config.version = apiserver::version::GIT_VERSION.to_owned();
     Ok(config)
 }

@@ -28,7 +28,7 @@ use runtime::{ContainerId, LinuxContainerUser, SandboxId};
 
 /// The first wait of a container that keeps ending, and of an image that cannot be pulled.
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(10);
-/// The longest such wait. A container that ran twice as long without ending begins anew.
+/// The longest such wait, where nothing else is configured. A container that ran twice as long without ending begins anew.
 pub const BACKOFF_MOST: Duration = Duration::from_secs(300);
 /// How long to wait before a volume, sandbox or container configuration that failed is tried again: doubling from the
 /// first to the second.
@@ -58,6 +58,8 @@ pub struct State {
     pub sandbox: Sandbox,
     /// The number of the next sandbox.
     pub sandbox_attempt: u32,
+    /// The longest wait of a container that keeps ending.
+    pub restart_wait_most: Duration,
     /// The pod's addresses; empty with the host's network until the driver says the node's.
     pub ips: Vec<IpAddr>,
     /// Init containers, then containers, then ephemeral ones, each in the order of the spec.
@@ -470,11 +472,11 @@ struct CrashBackoff {
 }
 
 impl CrashBackoff {
-    /// How long to wait after an end at `finished`.
-    fn after(&mut self, finished: Timestamp) -> Duration {
-        let expired = self.at.is_none_or(|at| since(at, finished) > BACKOFF_MOST * 2);
+    /// How long to wait after an end at `finished`, at most `most`.
+    fn after(&mut self, finished: Timestamp, most: Duration) -> Duration {
+        let expired = self.at.is_none_or(|at| since(at, finished) > most * 2);
         let wait = if expired { Duration::ZERO } else { self.wait };
-        self.wait = if expired { BACKOFF_FIRST } else { (self.wait * 2).min(BACKOFF_MOST) };
+        self.wait = if expired { BACKOFF_FIRST } else { self.wait * 2 }.min(most);
         self.at = Some(finished + wait);
         wait
     }
@@ -506,6 +508,7 @@ impl State {
             leaving: false,
             frozen: false,
             resize: None,
+            restart_wait_most: BACKOFF_MOST,
             retry: Retry::default(),
         }
     }

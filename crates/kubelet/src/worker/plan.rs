@@ -119,7 +119,7 @@ impl State {
     /// Sets containers that ended and are to run again to waiting.
     fn settle(&mut self, now: Timestamp, out: &mut Vec<Action>) {
         let policy = self.spec().restart_policy().to_owned();
-        let who = pod_words(self.object());
+        let (who, most) = (pod_words(self.object()), self.restart_wait_most);
         for index in 0..self.containers.len() {
             let spec = self.container_spec(index);
             let Phase::Exited(exit) = &self.containers[index].phase else { continue };
@@ -130,7 +130,7 @@ impl State {
             let container = &mut self.containers[index];
             let wait = match std::mem::take(&mut container.again) {
                 true => Duration::ZERO,
-                false => container.backoff.after(exit.finished_at),
+                false => container.backoff.after(exit.finished_at, most),
             };
             let until = exit.finished_at + wait;
             if let Some(old) = container.last.take()

@@ -283,6 +283,23 @@ fn back_off_doubles_and_begins_anew() {
 }
 
 #[test]
+fn back_off_has_a_limit_that_can_be_set() {
+    let mut b = Bench::running("Always");
+    b.state.as_mut().unwrap().restart_wait_most = Duration::from_secs(3);
+    let mut waits = Vec::new();
+    for n in 0..4u32 {
+        let before = b.now;
+        if !b.exit(&format!("c{n}"), 1).iter().any(|a| a == "pull a") {
+            assert_eq!(b.wait(i64::MAX), ["pull a"]);
+        }
+        waits.push(b.now - before);
+        b.image(0);
+        b.started(0, &format!("c{}", n + 1));
+    }
+    assert_eq!(waits, [0, 3, 3, 3]);
+}
+
+#[test]
 fn images_that_cannot_be_had() {
     let mut b = Bench::new(simple("Always"));
     b.ready();
