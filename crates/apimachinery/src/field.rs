@@ -16,7 +16,7 @@ impl Path {
     /// The field `name` below.
     #[must_use]
     pub fn child(&self, name: &str) -> Path {
-        if self.0.is_empty() { Path(name.to_owned()) } else { Path(format!("{}.{name}", self.0)) }
+        if self.0.is_empty() { Path(name.to_owned()) } else { Path([&self.0, ".", name].concat()) }
     }
 
     /// The item `index` of the list here.
@@ -28,7 +28,7 @@ impl Path {
     /// The entry `key` of the map here.
     #[must_use]
     pub fn key(&self, key: &str) -> Path {
-        Path(format!("{}[{key}]", self.0))
+        Path([&self.0, "[", key, "]"].concat())
     }
 }
 

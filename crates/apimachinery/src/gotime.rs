@@ -118,10 +118,19 @@ pub fn parse_duration(text: &str) -> Option<i64> {
 
 fn civil(time: Timestamp, out: &mut String) -> DateTime {
     let at = time.to_zoned(jiff::tz::TimeZone::UTC).datetime();
-    let (year, month, day) = (at.year(), at.month(), at.day());
-    let (hour, minute, second) = (at.hour(), at.minute(), at.second());
-    write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
-        .expect("writing to a string succeeds");
+    let mut two = |number: i8, behind: &str| {
+        let number = number.unsigned_abs();
+        out.extend([b'0' + number / 10, b'0' + number % 10].map(char::from));
+        out.push_str(behind);
+    };
+    let year = at.year();
+    two((year / 100) as i8, "");
+    two((year % 100) as i8, "-");
+    two(at.month(), "-");
+    two(at.day(), "T");
+    two(at.hour(), ":");
+    two(at.minute(), ":");
+    two(at.second(), "");
     at
 }
 

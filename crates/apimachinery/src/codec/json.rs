@@ -51,11 +51,12 @@ pub fn parse(text: impl Into<Vec<u8>>) -> Result<Parsed, JsonError> {
     if text.len() > TEXT_BYTES_MAX / 2 {
         return Err(JsonError::TooLarge);
     }
-    if let Err(err) = std::str::from_utf8(&text) {
-        return Err(JsonError::Syntax { what: "invalid UTF-8".into(), offset: err.valid_up_to() });
-    }
-    let end = text.len();
-    let mut p = Parser { b: Builder::new(text), at: 0, end, path: Vec::new(), duplicates: Vec::new() };
+    let text = String::from_utf8(text).map_err(|err| {
+        let offset = err.utf8_error().valid_up_to();
+        JsonError::Syntax { what: "invalid UTF-8".into(), offset }
+    })?;
+    let (end, plain) = (text.len(), first(text.as_bytes(), |c| c < 0x20).is_none());
+    let mut p = Parser { b: Builder::new(text), at: 0, end, plain, path: Vec::new(), duplicates: Vec::new() };
     p.space();
     p.value(Builder::NO_KEY, 0)?;
     p.space();
@@ -74,6 +75,8 @@ struct Parser {
     b: Builder,
     at: usize,
     end: usize,
+    /// There is no control character anywhere, which no string may hold.
+    plain: bool,
     path: Vec<Step>,
     duplicates: Vec<String>,
 }
@@ -165,7 +168,10 @@ impl Parser {
         let start = self.at;
         let text = &self.b.text()[start..self.end];
         // Most strings are their own JSON form; find the first byte that is not.
-        let stop = text.iter().position(|&c| c == b'"' || c == b'\\' || c < 0x20);
+        let stop = match self.plain {
+            true => memchr::memchr2(b'"', b'\\', text),
+            false => text.iter().position(|&c| needs_escape(c)),
+        };
         match stop.map(|n| (n, text[n])) {
             Some((n, b'"')) => {
                 self.at = start + n + 1;
@@ -386,7 +392,15 @@ fn needs_escape(c: u8) -> bool {
 
 /// How a string is kept: as its own JSON form, or to be escaped when written.
 pub(crate) fn string_tag(s: &str) -> u32 {
-    if s.bytes().any(needs_escape) { TAG_STRING } else { TAG_CLEAN }
+    if first(s.as_bytes(), needs_escape).is_some() { TAG_STRING } else { TAG_CLEAN }
+}
+
+/// The place of the first byte that is `wanted`. Whole blocks are looked at first, which compilers make one step of.
+fn first(text: &[u8], wanted: impl Fn(u8) -> bool) -> Option<usize> {
+    const BLOCK: usize = 32;
+    let without = |block: &&[u8]| !block.iter().fold(false, |any, &c| any | wanted(c));
+    let from = text.chunks_exact(BLOCK).take_while(without).count() * BLOCK;
+    text[from..].iter().position(|&c| wanted(c)).map(|n| from + n)
 }
 
 /// Appends compact JSON.
@@ -413,11 +427,19 @@ pub fn write(value: Ref<'_>, out: &mut Vec<u8>) {
         }
         TAG_OBJECT => {
             out.push(b'{');
-            for (i, (name, item)) in value.entries().enumerate() {
+            for (i, item) in value.fields().enumerate() {
                 if i > 0 {
                     out.push(b',');
                 }
-                write_string(name, out);
+                match item.key() {
+                    // The schema's names are their own form.
+                    Some(key) => {
+                        out.push(b'"');
+                        out.extend_from_slice(key.name().as_bytes());
+                        out.push(b'"');
+                    }
+                    None => write_string(item.name(), out),
+                }
                 out.push(b':');
                 write(item, out);
             }
@@ -457,7 +479,7 @@ pub fn write_pretty(value: Ref<'_>, indent: usize, out: &mut Vec<u8>) {
 pub fn write_string(s: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = s.as_bytes();
-    while let Some(n) = rest.iter().position(|&c| needs_escape(c)) {
+    while let Some(n) = first(rest, needs_escape) {
         out.extend_from_slice(&rest[..n]);
         match rest[n] {
             b'"' => out.extend_from_slice(b"\\\""),

@@ -251,11 +251,22 @@ impl Doc {
         }
     }
 
+    /// `child` must be one of the children of `parent`.
     pub(super) fn unlink(&mut self, parent: u32, child: u32) {
-        let here = Ref::new(self, parent);
-        let all = if here.is_array() { here.items() } else { here.fields() };
-        let kept: Vec<u32> = all.map(|r| r.id).filter(|id| *id != child).collect();
-        self.relink(parent, &kept);
+        let (mut before, mut at) = (NONE, self.nodes[parent as usize].a);
+        while at != child {
+            (before, at) = (at, self.nodes[at as usize].next);
+        }
+        let after = self.nodes[child as usize].next;
+        let node = match before {
+            NONE => &mut self.nodes[parent as usize].a,
+            before => &mut self.nodes[before as usize].next,
+        };
+        *node = after;
+        if after == NONE {
+            let tag = self.nodes[parent as usize].tag();
+            self.nodes[parent as usize].b = (tag << 28) | before;
+        }
     }
 
     fn relink(&mut self, parent: u32, children: &[u32]) {
@@ -312,7 +323,12 @@ impl Doc {
                 }
             }
             TAG_NUMBER => self.write(id, Val::Number(from.number().unwrap_or("0").into())),
-            TAG_CLEAN | TAG_STRING => self.write(id, Val::Str(from.str().into())),
+            tag @ (TAG_CLEAN | TAG_STRING) => {
+                let (start, len) = self.push_text(from.str());
+                let node = &mut self.nodes[id as usize];
+                node.a = start;
+                node.b = (tag << 28) | len;
+            }
             TAG_TRUE => self.write(id, Val::Bool(true)),
             TAG_FALSE => self.write(id, Val::Bool(false)),
             _ => self.write(id, Val::Null),

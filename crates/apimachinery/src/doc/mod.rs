@@ -103,8 +103,8 @@ impl Node {
 /// A document: see the module's text.
 #[derive(Clone, Debug)]
 pub struct Doc {
-    // Invariant: valid UTF-8 throughout, and every range in `nodes` and `names` lies on character borders.
-    text: Vec<u8>,
+    // Invariant: every range in `nodes` and `names` lies on character borders.
+    text: String,
     // Invariant: nodes[0] is the root; child links never form a cycle.
     nodes: Vec<Node>,
     names: Vec<(u32, u32)>,
@@ -119,7 +119,7 @@ impl Default for Doc {
 impl Doc {
     fn with_root(tag: u32) -> Doc {
         Doc {
-            text: Vec::new(),
+            text: String::new(),
             nodes: vec![Node { key: NO_KEY, next: NONE, a: NONE, b: tag << 28 }],
             names: Vec::new(),
         }
@@ -180,14 +180,13 @@ impl Doc {
     }
 
     fn slice(&self, start: u32, len: u32) -> &str {
-        let bytes = &self.text[start as usize..(start + len) as usize];
-        std::str::from_utf8(bytes).expect("the text is valid UTF-8 and ranges lie on character borders")
+        &self.text[start as usize..(start + len) as usize]
     }
 
     fn push_text(&mut self, s: &str) -> (u32, u32) {
         assert!(self.text.len() + s.len() <= TEXT_BYTES_MAX, "a document's text is bounded");
         let start = self.text.len() as u32;
-        self.text.extend_from_slice(s.as_bytes());
+        self.text.push_str(s);
         (start, s.len() as u32)
     }
 
@@ -297,7 +296,7 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    pub(crate) fn new(text: Vec<u8>) -> Builder {
+    pub(crate) fn new(text: String) -> Builder {
         assert!(text.len() <= TEXT_BYTES_MAX, "the decoder bounds its input");
         let nodes = Vec::with_capacity(text.len() / 20 + 4);
         Builder { doc: Doc { text, nodes, names: Vec::new() } }
@@ -306,13 +305,16 @@ impl Builder {
     /// For a document that becomes much like `from`.
     pub(crate) fn like(from: Ref<'_>) -> Builder {
         let (text, nodes) = from.size();
-        let doc =
-            Doc { text: Vec::with_capacity(text), nodes: Vec::with_capacity(nodes + 8), names: Vec::new() };
+        let doc = Doc {
+            text: String::with_capacity(text),
+            nodes: Vec::with_capacity(nodes + 8),
+            names: Vec::new(),
+        };
         Builder { doc }
     }
 
     pub(crate) fn text(&self) -> &[u8] {
-        &self.doc.text
+        self.doc.text.as_bytes()
     }
 
     pub(crate) fn push_text(&mut self, s: &str) -> (u32, u32) {
@@ -321,7 +323,7 @@ impl Builder {
 
     /// A name that lies in the text already.
     pub(crate) fn name(&mut self, start: u32, len: u32) -> u32 {
-        match keys::lookup(&self.doc.text[start as usize..(start + len) as usize]) {
+        match keys::lookup(&self.doc.text.as_bytes()[start as usize..(start + len) as usize]) {
             Some(key) => STATIC | u32::from(key.0),
             None => {
                 self.doc.names.push((start, len));

@@ -13,7 +13,7 @@ pub struct Ref<'a> {
 }
 
 const ABSENT: u32 = u32::MAX;
-static NOTHING: Doc = Doc { text: Vec::new(), nodes: Vec::new(), names: Vec::new() };
+static NOTHING: Doc = Doc { text: String::new(), nodes: Vec::new(), names: Vec::new() };
 
 impl std::fmt::Debug for Ref<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

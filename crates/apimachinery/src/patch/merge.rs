@@ -9,7 +9,7 @@ const LONG: usize = 32;
 
 /// Applies `patch` to `target`: objects are merged, null removes, everything else replaces.
 pub fn apply(target: &Doc, patch: Ref<'_>) -> Doc {
-    let mut out = Builder::new(Vec::new());
+    let mut out = Builder::new(String::new());
     merge(&mut out, Builder::NO_KEY, target.root(), patch);
     out.finish()
 }

@@ -65,7 +65,7 @@ pub fn apply(original: Ref<'_>, patch: Ref<'_>, ty: TypeId) -> Result<Doc, Strat
         return Err(StrategicError::NoObject);
     }
     let merged = merge_map(Node::Ref(original), patch, Meta::Struct(ty))?;
-    let mut out = Builder::new(Vec::new());
+    let mut out = Builder::new(String::new());
     write(&mut out, Builder::NO_KEY, &merged);
     Ok(out.finish())
 }

@@ -61,7 +61,7 @@ impl Writer {
             }
             Kind::Map if from.is_object() => self.map(key, from, ty.elem()),
             Kind::Slice | Kind::Map => self.null(key),
-            Kind::String | Kind::Duration => self.text(key, from.str()),
+            Kind::String | Kind::Duration => self.string(key, from),
             Kind::Bool => {
                 let tag = if from.bool() { doc::TAG_TRUE } else { doc::TAG_FALSE };
                 self.out.node(key, tag, 0, 0)
@@ -77,7 +77,7 @@ impl Writer {
                 None => self.null(key),
             },
             Kind::Quantity => self.text(key, &quantity_text(from)),
-            Kind::IntOrString if from.kind() == doc::Kind::String => self.text(key, from.str()),
+            Kind::IntOrString if from.kind() == doc::Kind::String => self.string(key, from),
             Kind::Time | Kind::MicroTime => match time(from.str(), kind) {
                 Some(text) => self.text(key, &text),
                 None => self.null(key),
@@ -104,6 +104,13 @@ impl Writer {
 
     fn null(&mut self, key: u32) -> u32 {
         self.out.node(key, doc::TAG_NULL, 0, 0)
+    }
+
+    /// A copy of a string; empty for what is none.
+    fn string(&mut self, key: u32, from: Ref<'_>) -> u32 {
+        let (start, len) = self.out.push_text(from.str());
+        let tag = if from.tag() == doc::TAG_STRING { doc::TAG_STRING } else { doc::TAG_CLEAN };
+        self.out.node(key, tag, start, len)
     }
 
     fn text(&mut self, key: u32, text: &str) -> u32 {
@@ -153,10 +160,15 @@ fn quantity_text(from: Ref<'_>) -> Cow<'_, str> {
     quantity::canonical(text).unwrap_or(Cow::Borrowed("0"))
 }
 
-fn time(text: &str, kind: Kind) -> Option<String> {
-    let (parsed, format): (_, fn(jiff::Timestamp) -> String) = match kind {
-        Kind::MicroTime => (gotime::parse_micro(text), gotime::format_micro),
-        _ => (gotime::parse(text), gotime::format),
+fn time(text: &str, kind: Kind) -> Option<Cow<'_, str>> {
+    let (parsed, format, form): (_, fn(jiff::Timestamp) -> String, &str) = match kind {
+        Kind::MicroTime => (gotime::parse_micro(text), gotime::format_micro, "0000-00-00T00:00:00.000000Z"),
+        _ => (gotime::parse(text), gotime::format, "0000-00-00T00:00:00Z"),
     };
-    parsed.ok().filter(|t| !gotime::is_zero(*t)).map(format)
+    let time = parsed.ok().filter(|t| !gotime::is_zero(*t))?;
+    let formed = |(at, form): (u8, u8)| if form == b'0' { at.is_ascii_digit() } else { at == form };
+    if text.len() == form.len() && text.bytes().zip(form.bytes()).all(formed) {
+        return Some(Cow::Borrowed(text));
+    }
+    Some(Cow::Owned(format(time)))
 }

@@ -3,9 +3,13 @@
 //! Works on bytes that the generic store wrote: `{"kind":…,"apiVersion":…,"metadata":{…`, in which the first fields
 //! of `metadata` are names, so that nothing needs parsing.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
+use memchr::memmem::Finder;
 
 const METADATA: &[u8] = b"\"metadata\":{";
+static FIND_METADATA: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(METADATA));
 const FIELD: &[u8] = b"\"resourceVersion\":\"";
 /// The fields that stand before `resourceVersion`, as upstream writes them.
 const BEFORE: [&[u8]; 5] =
@@ -13,7 +17,7 @@ const BEFORE: [&[u8]; 5] =
 
 /// Where `resourceVersion` stands or belongs within `metadata`, and whether something stands before it.
 fn place(json: &[u8]) -> Option<(usize, bool)> {
-    let mut at = memchr::memmem::find(json, METADATA)? + METADATA.len();
+    let mut at = FIND_METADATA.find(json)? + METADATA.len();
     let mut after = false;
     for field in BEFORE {
         if json[at..].starts_with(field) {

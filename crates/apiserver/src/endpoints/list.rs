@@ -82,7 +82,17 @@ async fn page(request: &Request) -> Result<Page, Status> {
     let selection = selection(request)?;
     let collection = store::collection(request)?;
     let (state, after) = begin(request).await?;
-    let (items, last) = collection.list(&selection, &after);
+    // Whoever takes any state is given all of it, as upstream: clients' first lists rely on it.
+    let any = options.resource_version.as_deref() == Some("0") && options.continue_.is_empty();
+    let limit = match usize::try_from(options.limit) {
+        Ok(limit) if limit > 0 && !any => limit,
+        _ => usize::MAX,
+    };
+    let (mut items, mut more) = (Vec::new(), 0);
+    let last = collection.each(&selection, &after, |item| match items.len() < limit {
+        true => items.push(item.stored.clone()),
+        false => more += 1,
+    });
     let revision = match state {
         // What is shown is at least as new as was waited for.
         State::Cached(revision) => revision.max(last),
@@ -94,15 +104,9 @@ async fn page(request: &Request) -> Result<Page, Status> {
             revision
         }
     };
-    let total = items.len();
-    // Whoever takes any state is given all of it, as upstream: clients' first lists rely on it.
-    let any = options.resource_version.as_deref() == Some("0") && options.continue_.is_empty();
-    let limit = if any { 0 } else { usize::try_from(options.limit).unwrap_or(usize::MAX) };
-    let cut = limit > 0 && total > limit;
-    let items: Vec<Arc<Item>> = if cut { items.into_iter().take(limit).collect() } else { items };
-    let last = items.last().filter(|_| cut).map(|i| key_of(&i.stored));
-    let remaining = (cut && selection.is_everything()).then(|| (total - limit) as u64);
-    Ok(Page { items: items.iter().map(|i| i.stored.clone()).collect(), revision, last, remaining })
+    let last = items.last().filter(|_| more > 0).map(|stored: &Arc<Stored>| key_of(stored));
+    let remaining = (more > 0 && selection.is_everything()).then_some(more);
+    Ok(Page { items, revision, last, remaining })
 }
 
 /// Which state is asked for, once the cache has it, and after which key. Upstream's table:

@@ -2,6 +2,8 @@
 //!
 //! Upstream: k8s.io/apiserver/pkg/endpoints/request/requestinfo.go.
 
+use std::borrow::Cow;
+
 use apimachinery::call::{
     Accept, Body, FieldValidation, Media, Options, Rendering, ResourceTarget, Target, Verb, Who, Wire,
 };
@@ -19,6 +21,8 @@ pub(crate) const ACCEPTED: &str = "application/json, application/yaml, applicati
 /// The same of a watch.
 pub(super) const ACCEPTED_STREAMS: &str =
     "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+/// How many segments a path usually has at most.
+const SEGMENTS_USUAL: usize = 8;
 /// Subresources that any method may address; what happens is theirs to say.
 const CONNECT: &[&str] = &["proxy", "exec", "attach", "portforward", "log"];
 
@@ -74,8 +78,10 @@ pub(super) fn wants_pretty(parts: &Parts) -> bool {
 
 /// What a path addresses.
 pub fn target(path: &str) -> Target {
-    let segments: Vec<String> = path.split('/').filter(|s| !s.is_empty()).map(|s| decode(s, false)).collect();
-    let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let mut segments = Vec::with_capacity(SEGMENTS_USUAL);
+    segments.extend(path.split('/').filter(|s| !s.is_empty()).map(|s| decode(s, false)));
+    let mut words: Vec<&str> = Vec::with_capacity(segments.len());
+    words.extend(segments.iter().map(|s| &**s));
     let (group, version, rest) = match words.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
@@ -150,9 +156,9 @@ fn verb(parts: &Parts, target: &Target, options: &Options) -> Option<Verb> {
 }
 
 /// Decodes `%41` and, in queries, `+`.
-fn decode(text: &str, plus: bool) -> String {
+fn decode(text: &str, plus: bool) -> Cow<'_, str> {
     if !text.bytes().any(|c| c == b'%' || plus && c == b'+') {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     let mut out = Vec::with_capacity(text.len());
     let bytes = text.as_bytes();
@@ -169,14 +175,14 @@ fn decode(text: &str, plus: bool) -> String {
         }
         i += 1;
     }
-    String::from_utf8_lossy(&out).into_owned()
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }
 
 fn query(text: &str) -> Vec<(String, String)> {
     text.split('&')
         .filter(|part| !part.is_empty())
         .map(|part| part.split_once('=').unwrap_or((part, "")))
-        .map(|(name, value)| (decode(name, true), decode(value, true)))
+        .map(|(name, value)| (decode(name, true).into_owned(), decode(value, true).into_owned()))
         .collect()
 }
 

@@ -18,7 +18,7 @@ pub fn to_doc(raw: &[u8], ty: TypeId) -> Result<Doc, ProtoError> {
     if raw.len() > MESSAGE_BYTES_MAX {
         return Err(ProtoError::TooLarge);
     }
-    let mut reader = Reader { out: Builder::new(Vec::new()), nested: 0 };
+    let mut reader = Reader { out: Builder::new(String::new()), nested: 0 };
     let root = reader.out.node(Builder::NO_KEY, doc::TAG_OBJECT, 0, 0);
     reader.message(root, &[raw], ty, 1)?;
     Ok(reader.out.finish())
@@ -39,7 +39,7 @@ pub(super) fn enveloped(bytes: &[u8], depth: usize, nested: usize) -> Result<(Do
         api_version: unknown.api_version.to_owned(),
         kind: unknown.kind.to_owned(),
     })?;
-    let mut reader = Reader { out: Builder::new(Vec::new()), nested };
+    let mut reader = Reader { out: Builder::new(String::new()), nested };
     let root = reader.out.node(Builder::NO_KEY, doc::TAG_OBJECT, 0, 0);
     for (key, text) in [(k::KIND, unknown.kind), (k::API_VERSION, unknown.api_version)] {
         let child = reader.text(Builder::static_key(key), text);
