@@ -1,12 +1,13 @@
 //! Many watchers of one collection: how long a change takes from its write to each of them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use base::time::Instant;
+use memchr::memmem::Finder;
 use tokio::sync::mpsc;
 
 use super::load::{MARK, Objects, Seen, TIME_DIGITS};
@@ -16,6 +17,9 @@ use super::{Api, bar, moving};
 
 /// Connections that write.
 const WRITERS: u32 = 8;
+/// How long a mark is with the time behind it, in bytes.
+const MARK_BYTES: usize = MARK.len() + TIME_DIGITS;
+static FIND_MARK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MARK));
 /// How long the last changes may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -32,20 +36,30 @@ impl Watcher {
     fn take(&mut self, part: &[u8]) {
         let now = self.begun.elapsed();
         self.seen.bytes += part.len() as u64;
-        self.rest.extend_from_slice(part);
-        let mut after = 0;
-        for at in memchr::memmem::find_iter(&self.rest, MARK) {
+        // A mark that began before ends within so many bytes.
+        let known = self.rest.len();
+        let mut edge = std::mem::take(&mut self.rest);
+        edge.extend_from_slice(&part[..part.len().min(MARK_BYTES)]);
+        let end = self.marks(now, &edge);
+        let mut left = &edge[end..];
+        if part.len() > MARK_BYTES {
+            let inside = &part[end.saturating_sub(known)..];
+            left = &inside[self.marks(now, inside)..];
+        }
+        self.rest = left[left.len().saturating_sub(MARK_BYTES - 1)..].to_vec();
+    }
+
+    /// Notes the marks that are there as a whole; gives where the last of them ends.
+    fn marks(&mut self, now: Duration, text: &[u8]) -> usize {
+        let mut end = 0;
+        for at in FIND_MARK.find_iter(text) {
             let digits = at + MARK.len();
-            let Some(sent) = self.rest.get(digits..digits + TIME_DIGITS) else {
-                after = at;
-                break;
-            };
+            let Some(sent) = text.get(digits..digits + TIME_DIGITS) else { break };
             let sent = sent.iter().fold(0, |n, digit| n * 10 + u64::from(digit.wrapping_sub(b'0')));
             self.seen.took.add(now.saturating_sub(Duration::from_nanos(sent)));
-            after = digits + TIME_DIGITS;
+            end = digits + TIME_DIGITS;
         }
-        let after = after.max(self.rest.len().saturating_sub(MARK.len() + TIME_DIGITS));
-        self.rest.drain(..after);
+        end
     }
 }
 
@@ -209,6 +223,8 @@ mod tests {
             watcher.take(&text[..cut]);
             watcher.take(&text[cut..]);
             assert_eq!(watcher.seen.took.count, 2, "cut at {cut}");
+            text.chunks(cut + 1).for_each(|part| watcher.take(part));
+            assert_eq!(watcher.seen.took.count, 4, "in pieces of {}", cut + 1);
         }
     }
 }

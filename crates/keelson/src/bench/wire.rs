@@ -10,10 +10,8 @@ use client::{Dialer, Kubeconfig, Stream};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
-/// How much is read at a time, in bytes.
-const READ_BYTES: usize = 64 * 1024;
 /// How much of an answer that is a failure is kept, in bytes.
 const FAILURE_BYTES_MAX: usize = 4096;
 
@@ -149,6 +147,7 @@ pub struct Http1 {
     /// What follows the path in every request's head.
     head: String,
     out: Vec<u8>,
+    /// The beginning of a head that has not come as a whole yet.
     input: Vec<u8>,
 }
 
@@ -171,35 +170,51 @@ impl Http1 {
         self.out.extend_from_slice(&request.body);
         self.stream.write_all(&self.out).await?;
         self.stream.flush().await?;
-        let (status, mut framing, used) = loop {
-            self.fill().await?;
-            if let Some(end) = memchr::memmem::find(&self.input, b"\r\n\r\n") {
-                let (status, framing) = head(&self.input[..end])?;
-                break (status, framing, end + 4);
-            }
-        };
+        let (status, mut framing) = self.head().await?;
         let mut more = take(status, &[]);
-        let mut used = used;
         loop {
-            let (read, done) =
-                framing.advance(&self.input[used..], &mut |part| more &= take(status, part))?;
-            used += read;
+            // What TLS has decrypted is looked at where it lies.
+            let part = if framing.is_over() { &[] } else { at_hand(&mut self.stream).await? };
+            let (read, done) = framing.advance(part, &mut |part| more &= take(status, part))?;
+            self.stream.consume(read);
             if done || !more {
-                self.input.drain(..used);
                 return Ok(status);
             }
-            self.input.clear();
-            used = 0;
-            self.fill().await?;
         }
     }
 
-    async fn fill(&mut self) -> io::Result<()> {
-        self.input.reserve(READ_BYTES);
-        match self.stream.read_buf(&mut self.input).await? {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
-            _ => Ok(()),
+    /// Takes in an answer's head, which usually comes in one piece.
+    async fn head(&mut self) -> anyhow::Result<(u16, Framing)> {
+        self.input.clear();
+        loop {
+            let part = at_hand(&mut self.stream).await?;
+            let known = self.input.len();
+            let text = if known == 0 {
+                part
+            } else {
+                self.input.extend_from_slice(part);
+                &self.input
+            };
+            let Some(end) = memchr::memmem::find(text, b"\r\n\r\n") else {
+                if known == 0 {
+                    self.input.extend_from_slice(part);
+                }
+                let read = part.len();
+                self.stream.consume(read);
+                continue;
+            };
+            let out = head(&text[..end])?;
+            self.stream.consume(end + 4 - known);
+            return Ok(out);
         }
+    }
+}
+
+/// What has come and is not consumed yet, of which there is some.
+async fn at_hand(stream: &mut Stream) -> io::Result<&[u8]> {
+    match stream.fill_buf().await? {
+        [] => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
+        part => Ok(part),
     }
 }
 
@@ -238,12 +253,17 @@ enum Framing {
 }
 
 impl Framing {
+    /// Whether nothing of the body is to come.
+    fn is_over(&self) -> bool {
+        matches!(self, Framing::Length(0) | Framing::Last(0))
+    }
+
     /// Takes bytes in: how many were of this body, and whether that was its end.
     fn advance(&mut self, input: &[u8], take: &mut dyn FnMut(&[u8])) -> anyhow::Result<(usize, bool)> {
         let mut at = 0;
         loop {
             match *self {
-                Framing::Length(0) | Framing::Last(0) => return Ok((at, true)),
+                _ if self.is_over() => return Ok((at, true)),
                 _ if at == input.len() => return Ok((at, false)),
                 Framing::Length(left) | Framing::Chunk(left) => {
                     let n = (input.len() - at).min(usize::try_from(left).unwrap_or(usize::MAX));
