@@ -91,9 +91,9 @@ impl Receiver {
         .await
     }
 
-    /// The next change that is there already.
-    pub fn at_hand(&mut self) -> Option<Arc<Change>> {
-        lock(&self.0).changes.pop_front()
+    /// All changes that are there already.
+    pub fn at_hand(&mut self) -> VecDeque<Arc<Change>> {
+        std::mem::take(&mut lock(&self.0).changes)
     }
 }
 
@@ -118,11 +118,12 @@ mod tests {
                 assert!(sender.put(&Change::of(revision)).is_ok_and(|waiting| waiting.is_none()));
             }
             assert!(sender.put(&Change::of(0)).is_err(), "too slow");
-            assert_eq!(receiver.at_hand().map(|c| c.revision), Some(1));
+            assert_eq!(receiver.next().await.map(|c| c.revision), Some(1));
+            let rest: Vec<u64> = receiver.at_hand().iter().map(|c| c.revision).collect();
+            assert!(rest.into_iter().eq(2..=PENDING_MAX as u64));
+            assert!(sender.put(&Change::of(PENDING_MAX as u64 + 1)).is_ok());
             drop(sender);
-            for revision in 2..=PENDING_MAX as u64 {
-                assert_eq!(receiver.next().await.map(|c| c.revision), Some(revision));
-            }
+            assert_eq!(receiver.next().await.map(|c| c.revision), Some(PENDING_MAX as u64 + 1));
             assert!(receiver.next().await.is_none());
             let (sender, receiver) = queue();
             drop(receiver);

@@ -145,7 +145,10 @@ impl Watcher {
             self.alarm.set(wake);
             base::select! {
                 change = self.changes.next() => match change {
-                    Some(change) => self.take(&change),
+                    Some(change) => {
+                        self.take(&change);
+                        self.take_rest();
+                    }
                     None => self.cut_off(),
                 },
                 () = self.alarm.rings() => {
@@ -176,12 +179,17 @@ impl Watcher {
         }
     }
 
+    /// Takes all changes that are there already.
+    fn take_rest(&mut self) {
+        for change in self.changes.at_hand() {
+            self.take(&change);
+        }
+    }
+
     fn tell_progress(&mut self) {
         // Everything up to here had been handed over before the cache said that it reached it.
         let reached = self.api.cacher.reached();
-        while let Some(change) = self.changes.at_hand() {
-            self.take(&change);
-        }
+        self.take_rest();
         self.told = self.told.max(reached);
         self.pending.push_back(WatchEvent::Bookmark { revision: self.told, initial: false });
     }

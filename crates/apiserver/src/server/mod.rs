@@ -20,7 +20,7 @@ use std::time::Duration;
 use apimachinery::call::{Body, BoxFuture, Media, Secret, Who};
 use apimachinery::{Call, Reply, Status};
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -159,9 +159,13 @@ async fn begun(drain: &mut watch::Receiver<bool>) {
 fn until_drain(reply: Reply, drain: &watch::Receiver<bool>) -> Reply {
     match reply {
         Reply::Watch(mut watch) => {
-            let mut drain = drain.clone();
-            watch.events =
-                Box::pin(watch.events.take_until(Box::pin(async move { begun(&mut drain).await })));
+            let (mut events, mut drain) = (watch.events, drain.clone());
+            let mut ends = Box::pin(async move { begun(&mut drain).await });
+            // Asked only where nothing is to be told: there are moments between any two events.
+            watch.events = Box::pin(stream::poll_fn(move |cx| match events.poll_next_unpin(cx) {
+                Poll::Pending => ends.as_mut().poll(cx).map(|()| None),
+                told => told,
+            }));
             Reply::Watch(watch)
         }
         other => other,
