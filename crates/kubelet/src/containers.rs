@@ -465,6 +465,7 @@ mod tests {
             size: 0,
             uid: Some(0),
             username: String::new(),
+            pinned: false,
         };
         let (config, none) = (Config::new("n"), Default::default());
         let facts = Facts { pod: pod.root(), ips: &[], host_ips: &[], allocatable: &none };

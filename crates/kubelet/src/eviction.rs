@@ -1,8 +1,8 @@
 //! Pods that take more of the disk than they may are ended, and when the node is short of something, one at a time, those
 //! that take most beyond what they asked for. What pods take is measured only while that is so, or some pod has a limit.
+//! Where the disk is short, images that nobody uses go first.
 //!
-//! Upstream: pkg/kubelet/eviction. On purpose different: images are never taken away, as those imported by hand could not
-//! be had again.
+//! Upstream: pkg/kubelet/eviction.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::admission::{is_critical, pod_limits, pod_requests};
 use crate::containers;
 use crate::core::SharedCore;
 use crate::doors::Short;
+use crate::image_gc::Images;
 use crate::volumes;
 use crate::worker::{EVICTED, End, Phase, Role, Stage, State, container_specs};
 
@@ -80,9 +81,24 @@ fn storage_limit(container: Ref<'_>) -> Option<Quantity> {
 }
 
 /// Measures the pods that have limits, or all when the node is short; gives those to be ended, by uid.
-pub(crate) async fn look(core: &SharedCore, states: Vec<Arc<State>>) -> Vec<(String, End)> {
-    let machine = core.doors.machine.clone();
-    let short = base::task::blocking(move || machine.short()).await.into_iter().next();
+pub(crate) async fn look(
+    core: &SharedCore,
+    images: &mut Images,
+    states: Vec<Arc<State>>,
+) -> Vec<(String, End)> {
+    let short = async || {
+        let machine = core.doors.machine.clone();
+        base::task::blocking(move || machine.short()).await.into_iter().next()
+    };
+    let mut first = short().await;
+    if first.as_ref().is_some_and(|s| s.resource == STORAGE) {
+        match images.free(core, u64::MAX).await {
+            Ok(0) => {}
+            Ok(_) => first = short().await,
+            Err(error) => tracing::warn!(%error, "no images were removed from a disk that is nearly full"),
+        }
+    }
+    let short = first;
     // One that is on its way out already makes room.
     let leaving =
         |s: &Arc<State>| s.stage != Stage::Done && s.end.as_ref().is_some_and(|e| e.reason == EVICTED);

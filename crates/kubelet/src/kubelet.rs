@@ -23,6 +23,7 @@ use crate::core::{Core, SharedCore};
 use crate::doors::Doors;
 use crate::driver::{self, Driver, Mailbox, Message, Routed};
 use crate::eviction;
+use crate::image_gc::{self, Images};
 use crate::node::{self, Health, Network};
 use crate::objects::ObjectManager;
 use crate::refused;
@@ -212,13 +213,18 @@ impl Kubelet {
         }
     }
 
-    /// Ends pods that take more than they may.
+    /// Ends pods that take more than they may, and removes images when their disk is nearly full.
     fn watch_usage(&self) -> Task<()> {
         let (core, workers) = (self.core.clone(), self.workers.clone());
         base::task::spawn(async move {
+            let (mut images, mut next) = (Images::default(), base::time::instant());
             loop {
+                if base::time::instant() >= next {
+                    images.collect(&core).await;
+                    next = base::time::instant() + image_gc::LOOK_EVERY;
+                }
                 base::time::sleep(eviction::MEASURE_EVERY).await;
-                for (uid, end) in eviction::look(&core, workers.states()).await {
+                for (uid, end) in eviction::look(&core, &mut images, workers.states()).await {
                     workers.tell(&uid, Message::Event(Event::End(end)));
                 }
             }

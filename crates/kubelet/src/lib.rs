@@ -17,6 +17,7 @@ pub mod eviction;
 pub mod fields;
 mod hooks;
 pub mod host;
+pub mod image_gc;
 pub mod kubelet;
 pub mod node;
 pub mod objects;

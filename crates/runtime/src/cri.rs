@@ -138,6 +138,8 @@ pub trait Runtime: Send + Sync {
 pub trait ImageStore: Send + Sync {
     /// All images, ordered by id.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Image>>>;
+    /// The file system that holds the images (CRI `ImageFsInfo`).
+    fn disk(&self) -> BoxFuture<'_, Result<Disk>>;
     /// The image that `name` (a reference, a `name@digest`, or an id) stands for, if the store has it.
     fn status<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Image>>>;
     /// Makes sure that the store has what the registry has under `name` now, asking with those of `credentials` that are
@@ -622,6 +624,17 @@ pub struct Image {
     pub uid: Option<i64>,
     /// The user name it runs as, if it names one by name.
     pub username: String,
+    /// It is not to be taken away to make room: no registry could give it back.
+    pub pinned: bool,
+}
+
+/// A file system's bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disk {
+    /// All of them.
+    pub capacity: u64,
+    /// Those that can still be written.
+    pub available: u64,
 }
 
 /// What happened to a container.

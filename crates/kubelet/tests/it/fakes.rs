@@ -298,12 +298,16 @@ fn image(name: &str) -> Image {
         size: 1,
         uid: None,
         username: String::new(),
+        pinned: false,
     }
 }
 
 impl ImageStore for FakeRuntime {
     fn list(&self) -> BoxFuture<'_, runtime::Result<Vec<Image>>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+    fn disk(&self) -> BoxFuture<'_, runtime::Result<Disk>> {
+        Box::pin(async { Ok(Disk::default()) })
     }
     fn status<'a>(&'a self, name: &'a str) -> BoxFuture<'a, runtime::Result<Option<Image>>> {
         Box::pin(async move { Ok(Some(image(name.trim_start_matches("sha256:")))) })

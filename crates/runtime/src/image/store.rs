@@ -26,7 +26,7 @@ use super::config::ImageConfig;
 use super::reference::{Reference, is_digest, is_hex64};
 use super::unpack::{Limits, unpack};
 use crate::registry::{Credential, Registries, Top};
-use crate::{BoxFuture, ContainerId, Error, Image, ImageStore, Result};
+use crate::{BoxFuture, ContainerId, Disk, Error, Image, ImageStore, Result};
 
 /// A store in a directory. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -452,6 +452,7 @@ impl Record {
             repo_tags: self.names.iter().cloned().collect(),
             repo_digests: self.digests.iter().cloned().collect(),
             size: self.size,
+            pinned: self.imported,
             username: if uid.is_none() { user.to_owned() } else { String::new() },
             uid,
         }
@@ -461,6 +462,13 @@ impl Record {
 impl ImageStore for Store {
     fn list(&self) -> BoxFuture<'_, Result<Vec<Image>>> {
         Box::pin(self.run(|s| Ok(s.records()?.iter().map(Record::image).collect())))
+    }
+
+    fn disk(&self) -> BoxFuture<'_, Result<Disk>> {
+        Box::pin(self.run(|s| {
+            let disk = rustix::fs::statvfs(&*s.dir).map_err(Error::io("look at the images' disk"))?;
+            Ok(Disk { capacity: disk.f_blocks * disk.f_frsize, available: disk.f_bavail * disk.f_frsize })
+        }))
     }
 
     fn status<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Image>>> {

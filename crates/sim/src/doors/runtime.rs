@@ -427,6 +427,7 @@ fn image(name: &str) -> Image {
         size: 1 << 20,
         uid: None,
         username: String::new(),
+        pinned: false,
     }
 }
 
@@ -434,6 +435,9 @@ fn image(name: &str) -> Image {
 impl ImageStore for SimRuntime {
     fn list(&self) -> BoxFuture<'_, Result<Vec<Image>>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+    fn disk(&self) -> BoxFuture<'_, Result<Disk>> {
+        Box::pin(async { Ok(Disk::default()) })
     }
     fn status<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Option<Image>>> {
         Box::pin(async move { Ok(Some(image(name.trim_start_matches("sha256:")))) })
