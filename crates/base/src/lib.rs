@@ -1,4 +1,4 @@
-//! The doors to the world: clock, randomness, hashing, tasks, selection, back-off.
+//! The doors to the world: clock, randomness, hashing, tasks, selection, back-off, keys in files.
 //!
 //! Everything that could differ between two runs of the same program comes through here, so that a whole
 //! control plane can run in one thread, in virtual time, from a seed ([`sim`]). Not a Kubernetes word in it.
@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod hash;
 pub mod io;
 pub mod metrics;
+pub mod pem;
 pub mod rand;
 pub mod sim;
 pub mod task;

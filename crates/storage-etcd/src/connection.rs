@@ -3,22 +3,20 @@
 //!
 //! It knows gRPC and TLS, and no message.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use base::pem;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use http::uri::{PathAndQuery, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tonic::client::{Grpc, GrpcService};
 use tonic::{Code, Status};
@@ -65,23 +63,9 @@ pub enum ConfigError {
     /// One half of a pair.
     #[error("etcd's client certificate and its key go together: give both files or none")]
     HalfPair,
-    /// A file could not be read.
-    #[error("read {path}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file holds something else.
-    #[error("{path} holds no usable {what}")]
-    Pem {
-        /// Which.
-        path: PathBuf,
-        /// What should be in it.
-        what: &'static str,
-    },
+    /// A file gives no certificate or key.
+    #[error(transparent)]
+    Pem(#[from] pem::PemError),
     /// Certificate and key do not fit, or the like.
     #[error("TLS to etcd")]
     Tls(#[from] rustls::Error),
@@ -389,17 +373,8 @@ fn endpoint(text: &str, tls: bool) -> Result<Endpoint, ConfigError> {
 }
 
 fn tls(ca: &PathBuf, config: &Config) -> Result<rustls::ClientConfig, ConfigError> {
-    let read = |path: &PathBuf| {
-        fs::read(path).map(Bytes::from).map_err(|source| ConfigError::File { path: path.clone(), source })
-    };
-    let certificates = |path: &PathBuf| -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-        let wrong = || ConfigError::Pem { path: path.clone(), what: "certificate" };
-        let all: Vec<_> =
-            CertificateDer::pem_slice_iter(&read(path)?).collect::<Result<_, _>>().map_err(|_| wrong())?;
-        if all.is_empty() { Err(wrong()) } else { Ok(all) }
-    };
     let mut roots = rustls::RootCertStore::empty();
-    for authority in certificates(ca)? {
+    for authority in pem::certificates(ca)? {
         roots.add(authority)?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -409,9 +384,7 @@ fn tls(ca: &PathBuf, config: &Config) -> Result<rustls::ClientConfig, ConfigErro
     let mut out = match (&config.certificate, &config.key) {
         (None, None) => builder.with_no_client_auth(),
         (Some(chain), Some(key)) => {
-            let wrong = |_| ConfigError::Pem { path: key.clone(), what: "private key" };
-            let pem = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(wrong)?;
-            builder.with_client_auth_cert(certificates(chain)?, pem)?
+            builder.with_client_auth_cert(pem::certificates(chain)?, pem::key(key)?)?
         }
         _ => return Err(ConfigError::HalfPair),
     };

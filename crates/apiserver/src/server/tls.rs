@@ -3,19 +3,17 @@
 //! A client certificate's possession is proven in the handshake; whether it is trusted and in date is the x509
 //! authenticator's question, so that a bad certificate ends as 401, or does not matter beside a good token.
 
-use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base::pem;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature_with_raw_key,
 };
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer, UnixTime};
+use rustls_pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// The files that the listener's TLS is made of.
@@ -29,23 +27,9 @@ pub struct TlsFiles {
 /// Why the listener cannot speak TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file could not be read.
-    #[error("read {path}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file holds no PEM of the kind wanted.
-    #[error("{path} holds no usable {what}")]
-    Pem {
-        /// Which file.
-        path: PathBuf,
-        /// What should be in it.
-        what: &'static str,
-    },
+    /// A file gives no certificate or key.
+    #[error(transparent)]
+    Pem(#[from] pem::PemError),
     /// Certificate and key do not fit.
     #[error("server certificate")]
     Config(#[from] rustls::Error),
@@ -56,13 +40,7 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError`] when the files cannot be read or do not fit.
 pub fn server_config(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
-    let read =
-        |path: &PathBuf| fs::read(path).map_err(|source| TlsError::File { path: path.clone(), source });
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(&files.certificate)?)
-        .collect::<Result<_, _>>()
-        .map_err(|_| TlsError::Pem { path: files.certificate.clone(), what: "certificate" })?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
-        .map_err(|_| TlsError::Pem { path: files.key.clone(), what: "private key" })?;
+    let (chain, key) = (pem::certificates(&files.certificate)?, pem::key(&files.key)?);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = Arc::new(Possession(provider.signature_verification_algorithms));
     let mut config = ServerConfig::builder_with_provider(Arc::<CryptoProvider>::clone(&provider))
