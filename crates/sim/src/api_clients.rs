@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 
 use crate::api_story::{HEARTBEATS, SPACES};
 use crate::ledger::{Pick, Selection};
-use crate::record::{Attempt, End, Heard, How, Read, Record, Seen, What};
+use crate::record::{Attempt, End, How, Read, Record, Seen, What, revision};
 
 /// The longest wait between two calls of one client, and of a watcher that was refused or broken off.
 const THINKS: Duration = Duration::from_secs(12);
@@ -333,18 +333,13 @@ impl Watcher {
         self.last = from;
         while let Some(event) = events.next().await {
             let heard = match event {
-                Ok(WatchEvent::Added(object)) => Heard::Added(object),
-                Ok(WatchEvent::Modified(object)) => Heard::Modified(object),
-                Ok(WatchEvent::Deleted(object)) => Heard::Deleted(object),
-                Ok(WatchEvent::Bookmark { revision, initial }) => {
-                    whole |= initial;
-                    Heard::Bookmark { revision, initial }
-                }
                 Ok(WatchEvent::Error(_) | WatchEvent::Rendered { .. }) => return,
+                Ok(heard) => heard,
                 Err(err) => return self.refused(&err),
             };
+            whole |= matches!(heard, WatchEvent::Bookmark { initial: true, .. });
             if whole {
-                self.last = self.last.max(Some(heard.revision()));
+                self.last = self.last.max(Some(revision(&heard)));
             }
             self.record.heard(watch, heard);
         }

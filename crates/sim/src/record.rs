@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use apimachinery::call::Stored;
+use apimachinery::call::{Stored, WatchEvent};
 
 use crate::ledger::{Ledger, Selection};
 
@@ -94,21 +94,7 @@ pub struct Watched {
     /// After which revision; none when it began with all objects as they are.
     pub from: Option<u64>,
     /// What it said, in order.
-    pub heard: Vec<Heard>,
-}
-
-/// What a watch says.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub enum Heard {
-    Added(Arc<Stored>),
-    Modified(Arc<Stored>),
-    Deleted(Arc<Stored>),
-    /// Everything up to the revision was said. `initial` ends the objects as they are.
-    Bookmark {
-        revision: u64,
-        initial: bool,
-    },
+    pub heard: Vec<WatchEvent>,
 }
 
 /// All of it.
@@ -135,27 +121,26 @@ struct Held {
     evidence: Evidence,
 }
 
-// === impl Heard, Watched ===
+// === impl Watched ===
 
-impl Heard {
-    /// The revision it tells.
-    pub fn revision(&self) -> u64 {
-        match self {
-            Heard::Added(seen) | Heard::Modified(seen) | Heard::Deleted(seen) => seen.revision,
-            Heard::Bookmark { revision, .. } => *revision,
-        }
+/// The revision that an event tells; of those that tell none, 0.
+pub fn revision(event: &WatchEvent) -> u64 {
+    match event {
+        WatchEvent::Added(seen) | WatchEvent::Modified(seen) | WatchEvent::Deleted(seen) => seen.revision,
+        WatchEvent::Bookmark { revision, .. } => *revision,
+        WatchEvent::Error(_) | WatchEvent::Rendered { .. } => 0,
     }
 }
 
 impl Watched {
     /// The objects that the watch began with, with the revision of that state, and what came after.
-    pub fn parts(&self) -> Option<(u64, &[Heard], &[Heard])> {
+    pub fn parts(&self) -> Option<(u64, &[WatchEvent], &[WatchEvent])> {
         match self.from {
             Some(from) => Some((from, &[], &self.heard)),
             None => {
-                let is_end = |heard: &Heard| matches!(heard, Heard::Bookmark { initial: true, .. });
+                let is_end = |heard: &WatchEvent| matches!(heard, WatchEvent::Bookmark { initial: true, .. });
                 let at = self.heard.iter().position(is_end)?;
-                Some((self.heard[at].revision(), &self.heard[..at], &self.heard[at + 1..]))
+                Some((revision(&self.heard[at]), &self.heard[..at], &self.heard[at + 1..]))
             }
         }
     }
@@ -213,9 +198,9 @@ impl Record {
     }
 
     /// A watch said something.
-    pub fn heard(&self, watch: usize, heard: Heard) {
+    pub fn heard(&self, watch: usize, heard: WatchEvent) {
         let mut held = self.lock();
-        held.knows(heard.revision());
+        held.knows(revision(&heard));
         held.evidence.watches[watch].heard.push(heard);
     }
 

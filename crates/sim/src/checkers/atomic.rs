@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use apimachinery::call::Stored;
+use apimachinery::call::{Stored, WatchEvent};
 
 use super::Judge;
 use crate::ledger::{Ledger, Selection};
-use crate::record::{Evidence, Heard, Seen};
+use crate::record::{Evidence, Seen};
 
 /// See the module's text.
 pub struct Atomic;
@@ -32,8 +32,8 @@ impl Judge for Atomic {
         }
         for watch in evidence.watches.iter().filter(|w| w.from.is_none()) {
             let Some((revision, initial, _)) = watch.parts() else { continue };
-            let added = |heard: &Heard| match heard {
-                Heard::Added(seen) => Some(seen.clone()),
+            let added = |heard: &WatchEvent| match heard {
+                WatchEvent::Added(seen) => Some(seen.clone()),
                 _ => None,
             };
             let items: Vec<_> = initial.iter().filter_map(added).collect();

@@ -1,7 +1,9 @@
 //! Bookmarkable: after a bookmark nothing comes that is not newer.
 
+use apimachinery::call::WatchEvent;
+
 use super::Judge;
-use crate::record::{Evidence, Heard};
+use crate::record::{Evidence, revision};
 
 /// See the module's text.
 pub struct Bookmarkable;
@@ -16,9 +18,9 @@ impl Judge for Bookmarkable {
         for watch in &evidence.watches {
             let mut marked = None;
             for heard in &watch.heard {
-                let revision = heard.revision();
+                let revision = revision(heard);
                 match heard {
-                    Heard::Bookmark { .. } => marked = marked.max(Some(revision)),
+                    WatchEvent::Bookmark { .. } => marked = marked.max(Some(revision)),
                     _ if Some(revision) <= marked => {
                         found.push(format!("after the bookmark {marked:?}: {}", watch.at(revision)));
                     }

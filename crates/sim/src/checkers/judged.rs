@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use apimachinery::call::Stored;
+use apimachinery::call::{Stored, WatchEvent};
 use bytes::Bytes;
 use client::gvr::CONFIG_MAPS;
 
 use super::JUDGES;
 use crate::history::Commit;
 use crate::ledger::{Ledger, Pick, Selection};
-use crate::record::{Attempt, End, Evidence, Heard, How, Read, Seen, Watched, What};
+use crate::record::{Attempt, End, Evidence, How, Read, Seen, Watched, What};
 
 const X: &str = "/registry/configmaps/a/x";
 const Y: &str = "/registry/configmaps/a/y";
@@ -43,12 +43,12 @@ fn list(floor: u64, how: How, revisions: &[u64], items: Vec<Arc<Stored>>) -> Rea
     Read { floor, how, seen: Seen::List(everything(), revisions.to_vec(), items) }
 }
 
-fn watch(from: Option<u64>, heard: Vec<Heard>) -> Watched {
+fn watch(from: Option<u64>, heard: Vec<WatchEvent>) -> Watched {
     Watched { selection: everything(), from, heard }
 }
 
-fn bookmark(revision: u64) -> Heard {
-    Heard::Bookmark { revision, initial: false }
+fn bookmark(revision: u64) -> WatchEvent {
+    WatchEvent::Bookmark { revision, initial: false }
 }
 
 /// x is made at 10 and changed at 12, y is made at 14, x goes at 16.
@@ -76,18 +76,18 @@ fn honest() -> Evidence {
         watch(
             Some(10),
             vec![
-                Heard::Modified(seen("x", "2", 12)),
-                Heard::Added(seen("y", "3", 14)),
+                WatchEvent::Modified(seen("x", "2", 12)),
+                WatchEvent::Added(seen("y", "3", 14)),
                 bookmark(15),
-                Heard::Deleted(seen("x", "2", 16)),
+                WatchEvent::Deleted(seen("x", "2", 16)),
             ],
         ),
         watch(
             None,
             vec![
-                Heard::Added(seen("x", "2", 12)),
-                Heard::Bookmark { revision: 13, initial: true },
-                Heard::Added(seen("y", "3", 14)),
+                WatchEvent::Added(seen("x", "2", 12)),
+                WatchEvent::Bookmark { revision: 13, initial: true },
+                WatchEvent::Added(seen("y", "3", 14)),
                 bookmark(15),
             ],
         ),
@@ -142,10 +142,10 @@ fn atomic_accuses_what_is_no_state() {
 fn reliable_accuses_gaps_and_forgeries() {
     assert_eq!(accusers(|e| drop(e.watches[0].heard.remove(1))), ["reliable"]);
     assert_eq!(accusers(|e| drop(e.watches[1].heard.remove(2))), ["reliable"]);
-    assert_eq!(accusers(|e| e.watches[1].heard[2] = Heard::Modified(seen("y", "3", 14))), ["reliable"]);
-    assert_eq!(accusers(|e| e.watches[1].heard[2] = Heard::Added(seen("y", "9", 14))), ["reliable"]);
+    assert_eq!(accusers(|e| e.watches[1].heard[2] = WatchEvent::Modified(seen("y", "3", 14))), ["reliable"]);
+    assert_eq!(accusers(|e| e.watches[1].heard[2] = WatchEvent::Added(seen("y", "9", 14))), ["reliable"]);
     // What goes is told as it was.
-    assert_eq!(accusers(|e| e.watches[0].heard[3] = Heard::Deleted(seen("x", "1", 16))), ["reliable"]);
+    assert_eq!(accusers(|e| e.watches[0].heard[3] = WatchEvent::Deleted(seen("x", "1", 16))), ["reliable"]);
 }
 
 #[test]

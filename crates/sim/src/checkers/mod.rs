@@ -16,11 +16,12 @@ mod unique;
 mod unique_pod_ips;
 mod unique_service_addresses;
 
+use apimachinery::call::WatchEvent;
 use apimachinery::{Doc, codec};
 
 use crate::history::Write;
 use crate::ledger::{Ledger, Says};
-use crate::record::{Evidence, Heard, Watched};
+use crate::record::{Evidence, Watched, revision};
 
 /// Looks at every change of the store, in order.
 pub trait Checker: Send {
@@ -60,16 +61,17 @@ pub const JUDGES: &[&dyn Judge] = &[
 ];
 
 /// Where a stretch of a watch differs from what was committed after `from` and up to its last word.
-fn differs(ledger: &Ledger, watch: &Watched, from: u64, stretch: &[Heard]) -> Option<String> {
+fn differs(ledger: &Ledger, watch: &Watched, from: u64, stretch: &[WatchEvent]) -> Option<String> {
     let last = stretch.last()?;
-    let to = last.revision();
+    let to = revision(last);
     let mut due = ledger.says(&watch.selection, from, to).into_iter();
     for heard in stretch {
         let (says, seen) = match heard {
-            Heard::Added(seen) => (Says::Added, seen),
-            Heard::Modified(seen) => (Says::Modified, seen),
-            Heard::Deleted(seen) => (Says::Deleted, seen),
-            Heard::Bookmark { revision, .. } => {
+            WatchEvent::Added(seen) => (Says::Added, seen),
+            WatchEvent::Modified(seen) => (Says::Modified, seen),
+            WatchEvent::Deleted(seen) => (Says::Deleted, seen),
+            WatchEvent::Error(_) | WatchEvent::Rendered { .. } => continue,
+            WatchEvent::Bookmark { revision, .. } => {
                 let missed = due.as_slice().first().filter(|(_, step)| step.revision <= *revision);
                 if let Some((says, step)) = missed {
                     return Some(format!(

@@ -2,7 +2,7 @@
 //! change is told as it was committed.
 
 use super::{Judge, differs};
-use crate::record::Evidence;
+use crate::record::{Evidence, revision};
 
 /// See the module's text.
 pub struct Reliable;
@@ -18,7 +18,7 @@ impl Judge for Reliable {
             let Some((from, _, changes)) = watch.parts() else { continue };
             // Where the stretch begins that this one answers for; what lies before is another's: `resumable`.
             let (from, changes) = match (watch.from, changes) {
-                (Some(_), [first, rest @ ..]) => (first.revision(), rest),
+                (Some(_), [first, rest @ ..]) => (revision(first), rest),
                 _ => (from, changes),
             };
             found.extend(differs(&evidence.ledger, watch, from, changes));

@@ -2,7 +2,7 @@
 //! from a revision that a power cut undid is refused.
 
 use super::{Judge, differs};
-use crate::record::Evidence;
+use crate::record::{Evidence, revision};
 
 /// See the module's text.
 pub struct Resumable;
@@ -16,11 +16,11 @@ impl Judge for Resumable {
         let mut found = Vec::new();
         for watch in &evidence.watches {
             let (Some(from), [first, ..]) = (watch.from, &watch.heard[..]) else { continue };
-            if first.revision() < from {
-                found.push(format!("from before its place: {}", watch.at(first.revision())));
+            if revision(first) < from {
+                found.push(format!("from before its place: {}", watch.at(revision(first))));
             }
             let undone = evidence.ledger.undone(from);
-            if undone.is_some_and(|until| watch.heard.iter().any(|h| h.revision() >= until)) {
+            if undone.is_some_and(|until| watch.heard.iter().any(|h| revision(h) >= until)) {
                 found.push(format!("goes on from what was undone: {}", watch.at(from)));
             }
             found.extend(differs(&evidence.ledger, watch, from, &watch.heard[..1]));

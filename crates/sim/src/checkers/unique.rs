@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use apimachinery::call::WatchEvent;
+
 use super::Judge;
-use crate::record::{Evidence, Heard};
+use crate::record::Evidence;
 
 /// See the module's text.
 pub struct Unique;
@@ -18,7 +20,9 @@ impl Judge for Unique {
         for watch in &evidence.watches {
             let mut told = BTreeSet::new();
             for heard in &watch.heard {
-                let (Heard::Added(seen) | Heard::Modified(seen) | Heard::Deleted(seen)) = heard else {
+                let (WatchEvent::Added(seen) | WatchEvent::Modified(seen) | WatchEvent::Deleted(seen)) =
+                    heard
+                else {
                     continue;
                 };
                 if !told.insert((watch.selection.key_of(seen), seen.revision)) {
