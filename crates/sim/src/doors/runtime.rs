@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -41,8 +41,10 @@ struct Shared {
     node: u8,
     state: Mutex<State>,
     events: EventSender,
+    // How often something ended or went.
     exits: base::watch::Sender<u64>,
     crashes: AtomicBool,
+    early: AtomicU32,
 }
 
 #[derive(Default)]
@@ -74,12 +76,33 @@ impl SimRuntime {
             events: EventSender::default(),
             exits: base::watch::Sender::new(0),
             crashes: AtomicBool::new(false),
+            early: AtomicU32::new(0),
         }))
     }
 
     /// Whether containers that are started from now on may crash.
     pub fn set_crashes(&self, on: bool) {
         self.0.crashes.store(on, Ordering::Relaxed);
+    }
+
+    /// The next so many containers end, with an error, before their start is answered.
+    pub fn end_early(&self, count: u32) {
+        self.0.early.store(count, Ordering::Relaxed);
+    }
+
+    /// The running container of this name ends.
+    pub fn exit(&self, name: &str, code: i32) {
+        let running = |c: &&Container| c.status.name == name && c.status.state == ContainerState::Running;
+        let id = self.lock().containers.values().find(running).map(|c| c.status.id.clone());
+        self.end(&id.expect("it runs"), code, true);
+    }
+
+    /// Waits until neither sandbox nor container exists.
+    pub async fn until_empty(&self) {
+        let mut exits = self.0.exits.subscribe();
+        while !self.leftovers().is_empty() {
+            exits.changed().await.expect("the sender is ours");
+        }
     }
 
     /// What happened so far, by pod uid and container name.
@@ -141,6 +164,10 @@ impl SimRuntime {
             }
         };
         self.0.events.send(RuntimeEvent::Container(event));
+        self.went();
+    }
+
+    fn went(&self) {
         self.0.exits.send(self.0.exits.get() + 1);
     }
 
@@ -292,6 +319,7 @@ impl Runtime for SimRuntime {
                 state.sandboxes.remove(id);
                 state.containers.retain(|_, c| c.status.sandbox_id != *id);
             }
+            self.went();
             pause(20).await;
             Ok(())
         })
@@ -324,6 +352,10 @@ impl Runtime for SimRuntime {
         Box::pin(async move {
             pause(500).await;
             self.begin(id)?;
+            let early = |left: u32| left.checked_sub(1);
+            if self.0.early.fetch_update(Ordering::Relaxed, Ordering::Relaxed, early).is_ok() {
+                self.end(id, 3, true);
+            }
             pause(20).await;
             Ok(())
         })
@@ -348,6 +380,7 @@ impl Runtime for SimRuntime {
             pause(30).await;
             self.end(id, 137, false);
             self.lock().containers.remove(id);
+            self.went();
             Ok(())
         })
     }
