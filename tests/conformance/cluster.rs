@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use sim::world::World;
 
-use crate::harness::{Answer, Server, shown};
+use harness::{Answer, Server, shown};
 
 /// How long a test waits for a condition, in virtual time; upstream's own limit for most of its waits.
 const WAIT_MAX: Duration = Duration::from_secs(300);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use apimachinery::call::{Options, Transport, User};
 use apimachinery::{Doc, Gvr, Ref, doc, k};
-use apiserver::registry::allocate::Pools;
-use apiserver::{Api, Cacher, Kinds, LocalTransport, admission, authorization, filters};
+use apiserver::LocalTransport;
+use apiserver::authorization::rbac::Rbac;
 use client::gvr::{
     CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, CONFIG_MAPS, DEPLOYMENTS, ENDPOINT_SLICES, EVENTS, NAMESPACES,
     NODES, PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, SERVICE_CIDRS,
@@ -19,7 +19,6 @@ use client::{Client, DeleteOptions, PatchType, WorkQueue};
 use controllers::manager::Named;
 use controllers::{ALL, Manager, Settings, roles};
 use storage::sim::SimDisk;
-use storage::{Engine, Store};
 
 const NS: &str = "myspace";
 /// Virtual time within which whatever is waited for must come.
@@ -49,24 +48,7 @@ fn kinds() -> Vec<Named> {
 
 async fn start() -> World {
     let disk = SimDisk::new(Duration::from_millis(1));
-    let engine = Engine::open(Arc::new(disk), storage::Options::default()).await.unwrap();
-    let store: Arc<dyn Store> = Arc::new(engine);
-    let all = api::kinds();
-    let cacher = Arc::new(Cacher::start(store.clone(), &all).await.unwrap());
-    let api = Arc::new(Api {
-        kinds: Kinds::new(all),
-        store,
-        cacher: cacher.clone(),
-        authentication: Vec::new(),
-        authorization: vec![Box::new(authorization::rbac::Rbac::new(cacher.clone()))],
-        admission: admission::plugins(),
-        audit: vec![Box::new(filters::audit::Log)],
-        metrics: Default::default(),
-        flow: filters::flow::Flow::default(),
-        paths: Vec::new(),
-        connect: Vec::new(),
-        pools: Pools::default(),
-    });
+    let api = harness::api(&disk, |cacher| vec![Box::new(Rbac::new(cacher))]).await;
     let transport: Arc<dyn Transport> = Arc::new(LocalTransport::new(api));
     let client = Client::component(transport.clone(), User::new("admin", &["system:masters"]));
     for role in roles(ALL, &kinds()) {

@@ -8,25 +8,7 @@ pub mod dice;
 pub mod make;
 pub mod play;
 mod targets;
-
-#[allow(
-    clippy::unwrap_used,
-    dead_code,
-    missing_docs,
-    unused_imports,
-    reason = "borrowed from the API server's tests"
-)]
-#[path = "../../apiserver/tests/all/behaviour.rs"]
-mod behaviour;
-#[allow(
-    clippy::unwrap_used,
-    dead_code,
-    missing_docs,
-    unused_imports,
-    reason = "borrowed from the API server's tests"
-)]
-#[path = "../../apiserver/tests/all/harness.rs"]
-mod harness;
+mod wire;
 
 use dice::Dice;
 

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use apimachinery::call::{Options, Transport, User};
 use apimachinery::{Doc, Gvr, doc, k};
-use apiserver::registry::allocate::Pools;
-use apiserver::{Api, Cacher, Kinds, LocalTransport, admission, authorization, filters};
+use apiserver::LocalTransport;
+use apiserver::authorization::rbac::Rbac;
 use client::gvr::{EVENTS, NODES, PODS, SERVICE_ACCOUNTS};
 use client::reflector::{self, Selection};
 use client::{Client, DeleteOptions};
 use storage::sim::SimDisk;
-use storage::{Engine, Store};
 
 /// Virtual time within which whatever is waited for must come.
 const SOON: Duration = Duration::from_secs(30);
@@ -24,24 +23,7 @@ struct World {
 
 async fn start() -> World {
     let disk = SimDisk::new(Duration::from_millis(1));
-    let engine = Engine::open(Arc::new(disk), storage::Options::default()).await.unwrap();
-    let store: Arc<dyn Store> = Arc::new(engine);
-    let all = api::kinds();
-    let cacher = Arc::new(Cacher::start(store.clone(), &all).await.unwrap());
-    let api = Arc::new(Api {
-        kinds: Kinds::new(all),
-        store,
-        cacher: cacher.clone(),
-        authentication: Vec::new(),
-        authorization: vec![Box::new(authorization::rbac::Rbac::new(cacher.clone()))],
-        admission: admission::plugins(),
-        audit: vec![Box::new(filters::audit::Log)],
-        metrics: Default::default(),
-        flow: filters::flow::Flow::default(),
-        paths: Vec::new(),
-        connect: Vec::new(),
-        pools: Pools::default(),
-    });
+    let api = harness::api(&disk, |cacher| vec![Box::new(Rbac::new(cacher))]).await;
     let transport: Arc<dyn Transport> = Arc::new(LocalTransport::new(api));
     let client = Client::component(transport.clone(), User::new("admin", &["system:masters"]));
     bootstrap::objects::ensure(&client, Vec::new(), None).await.unwrap();

@@ -50,9 +50,10 @@ pub fn draw_name(base: &str) -> String {
 pub async fn create(request: &Request, mut doc: Doc) -> Result<Changed, Status> {
     let api = &request.api;
     let generate = place(request, &mut doc)?;
-    if !matches!(doc.get(k::METADATA).get(k::RESOURCE_VERSION).str(), "" | "0") {
+    // Upstream's store refuses numbers alone, and has no word for the reason.
+    if doc.get(k::METADATA).get(k::RESOURCE_VERSION).str().parse::<u64>().is_ok_and(|revision| revision > 0) {
         let why = "resourceVersion should not be set on objects to be created";
-        return Err(Status::internal(why).message_only(why));
+        return Err(Status { reason: "", ..Status::internal(why).message_only(why) });
     }
     api.cacher.catch_up().await?;
     let mut name = doc.get(k::METADATA).get(k::NAME).str().to_owned();

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use apimachinery::call::{Body, BoxFuture, Media, Secret, Who};
 use apimachinery::{Call, Reply, Status};
+use base::io::{AsyncRead, AsyncWrite};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use http_body_util::BodyExt;
@@ -72,6 +73,18 @@ struct Shared {
     idle: watch::Sender<usize>,
 }
 
+impl Shared {
+    fn new(handler: Arc<dyn Handler>, drain: watch::Receiver<bool>) -> Shared {
+        Shared {
+            handler,
+            bodies: Semaphore::new(BODIES_BYTES_MAX),
+            connections: AtomicUsize::new(0),
+            drain,
+            idle: watch::channel(0).0,
+        }
+    }
+}
+
 impl Server {
     /// Serves `handler` on a listener that is bound already; `drain` turning true begins the end.
     pub fn new(
@@ -80,14 +93,8 @@ impl Server {
         handler: Arc<dyn Handler>,
         drain: watch::Receiver<bool>,
     ) -> Server {
-        let shared = Shared {
-            handler,
-            bodies: Semaphore::new(BODIES_BYTES_MAX),
-            connections: AtomicUsize::new(0),
-            drain,
-            idle: watch::channel(0).0,
-        };
-        Server { listener, tls: TlsAcceptor::from(tls), shared: Arc::new(shared) }
+        let shared = Arc::new(Shared::new(handler, drain));
+        Server { listener, tls: TlsAcceptor::from(tls), shared }
     }
 
     /// Accepts until the drain begins, then waits up to `patience` for open connections.
@@ -178,7 +185,8 @@ fn passing(err: &std::io::Error) -> bool {
         || matches!(err.raw_os_error(), Some(23 | 24)) // ENFILE, EMFILE
 }
 
-type Error = Box<dyn std::error::Error + Send + Sync>;
+/// Why a connection ended.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 async fn serve(
     stream: TcpStream,
@@ -193,6 +201,31 @@ async fn serve(
     let certificates: Arc<[Bytes]> = certificates.iter().map(|c| Bytes::copy_from_slice(c)).collect();
     let http2 = session.alpn_protocol() == Some(b"h2");
     let from = Arc::new(Peer { address: peer.ip(), certificates });
+    speak(stream, http2, from, shared).await
+}
+
+/// Serves `handler` on one connection in the clear, as the listener does behind TLS: for whoever throws bytes at it
+/// in virtual time, where there are no sockets.
+///
+/// # Errors
+/// When the connection breaks, or what comes over it is no HTTP/1.1.
+pub async fn serve_plain(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    handler: Arc<dyn Handler>,
+) -> Result<(), Error> {
+    let (_never, drain) = watch::channel(false);
+    let certificates = Arc::default();
+    let from = Arc::new(Peer { address: IpAddr::from([127, 0, 0, 1]), certificates });
+    speak(stream, false, from, &Arc::new(Shared::new(handler, drain))).await
+}
+
+/// HTTP on one connection, until it ends.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    http2: bool,
+    from: Arc<Peer>,
+    shared: &Arc<Shared>,
+) -> Result<(), Error> {
     let service = {
         let shared = Arc::clone(shared);
         hyper::service::service_fn(move |request| {

@@ -11,9 +11,8 @@ use apiserver::filters::audit::{Event, Sink, Stage};
 use apiserver::{Api, admission, handle, paths, tunnel};
 use bytes::Bytes;
 
-use crate::behaviour;
-use crate::harness::{Server, call};
 use crate::security::{guarded, tokens};
+use harness::{Server, call};
 
 /// Knows nobody.
 struct Nobody;
@@ -181,7 +180,7 @@ fn every_route_is_guarded_told_and_admitted() {
                     *kind.storage.resource == route.resource && kind.versions.iter().any(of)
                 });
                 let kind = kind.unwrap_or_else(|| panic!("{} is served by no kind", route.base));
-                let name = behaviour::name(kind, u8::try_from(n % 200).unwrap());
+                let name = harness::name(kind, u8::try_from(n % 200).unwrap());
                 let (method, uri) = route.request(&name);
                 let at = format!("{method} {uri}");
                 let media =
@@ -209,12 +208,12 @@ fn every_route_is_guarded_told_and_admitted() {
 
                 let virtual_ = kind.class == api::Class::Virtual;
                 if !virtual_ && (route.verb != "create" || !route.sub.is_empty()) {
-                    let sample = behaviour::sample(kind, &route.base, &name);
+                    let sample = harness::sample(kind, &route.base, &name);
                     let made = server.post(&route.base, &sample).await;
                     assert_eq!(made.code, 201, "{at}: {}", made.pretty());
                 }
                 let sent = match !virtual_ && route.verb == "create" && route.sub.is_empty() {
-                    true => behaviour::sample(kind, &route.base, &name),
+                    true => harness::sample(kind, &route.base, &name),
                     false => body(&server, route, &uri).await,
                 };
                 recorder.seen.lock().unwrap().clear();

@@ -4,7 +4,6 @@
 
 mod behaviour;
 mod coverage;
-mod harness;
 mod protobuf;
 mod revisions;
 mod scripts;

@@ -4,7 +4,7 @@ use apimachinery::codec::protobuf::{self, MEDIA_TYPE, PREFIX};
 use apimachinery::{Doc, doc};
 use bytes::Bytes;
 
-use crate::harness::{Answer, Server};
+use harness::{Answer, Server};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

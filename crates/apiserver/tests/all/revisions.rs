@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use apimachinery::{Doc, doc, k};
 
-use crate::harness::{Answer, Server};
+use harness::{Answer, Server};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const OTHERS: &str = "/api/v1/namespaces/default/secrets";

@@ -13,7 +13,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use bytes::Bytes;
 
-use crate::harness::{Answer, Server};
+use harness::{Answer, Server};
 
 /// A signer of tokens with a key of its own.
 pub fn tokens() -> Arc<Tokens> {

@@ -8,7 +8,7 @@ use apiserver::LocalTransport;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use crate::harness::{Server, shown};
+use harness::{Server, shown};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 

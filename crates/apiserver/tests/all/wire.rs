@@ -15,8 +15,8 @@ use base::io::{AsyncReadExt, AsyncWriteExt};
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use crate::harness::Server;
 use crate::security::tokens;
+use harness::Server;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const JSON: &str = "application/json";

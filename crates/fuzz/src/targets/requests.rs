@@ -1,25 +1,31 @@
-//! Requests of any kind at a whole API server in virtual time: every answer is one that upstream has, a refusal changes
-//! nothing, what is stored can be read in every form, and one seed gives the same answers twice.
+//! Requests of any kind, byte by byte at a whole API server in virtual time: every answer is one that upstream has, a
+//! refusal changes nothing, what is stored can be read in every form, and one seed gives the same answers twice.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Class, Kind};
-use apimachinery::call::{Reply, User};
+use apimachinery::call::{BoxFuture, Reply, User, Who};
 use apimachinery::codec::{json, protobuf, yaml};
 use apimachinery::schema::{decode, normalise::normalise};
-use apimachinery::{Doc, k};
+use apimachinery::{Call, Doc, k};
+use apiserver::server::Handler;
+use apiserver::{Api, handle};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use super::shown;
 use crate::dice::Dice;
-use crate::harness::{Answer, Server, shown as event_shown};
-use crate::{Verdict, behaviour, check, make, play};
+use harness::{Server, shown as event_shown};
 
-const CODES: [u16; 17] =
-    [101, 200, 201, 202, 400, 403, 404, 405, 406, 409, 410, 413, 415, 422, 429, 500, 504];
+use crate::{Verdict, check, make, play, wire};
+
+const CODES: [u16; 15] = [200, 201, 202, 400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 504];
+/// What upstream calls a fault of its own, though it is the client's.
+const FAULT: &str = "resourceVersion should not be set on objects to be created";
+/// What is answered, without a body, to what is no request.
+const NO_REQUEST: [u16; 3] = [400, 414, 431];
 const MEDIA: [&str; 9] = [
     "application/json",
     "application/yaml",
@@ -53,12 +59,32 @@ const QUERIES: [(&str, &[&str]); 12] = [
     ("pretty", &["1"]),
 ];
 
+/// What paths end with that should not.
+const ENDS: [&str; 12] =
+    ["/", "/x", "/%2f", "/%zz", "//", "/status/x", "/%00", "/%ff", "/..", "%", "/\u{e9};a=b", "/a b"];
+/// Paths of no object.
+const PATHS: [&str; 14] = [
+    "/",
+    "",
+    "*",
+    "/api",
+    "/apis",
+    "/api/v1",
+    "/apis/apps",
+    "/apis/apps/v1",
+    "//api//v1//pods",
+    "/openapi/v2",
+    "/api/v1/watch/pods?timeoutSeconds=1",
+    "/api/v1/watch",
+    "/api/v1/namespaces/default/pods/x/exec",
+    "/readyz/x",
+];
+
 /// One request.
 struct Request {
     method: &'static str,
     uri: String,
-    headers: Vec<(&'static str, &'static str)>,
-    body: Vec<u8>,
+    sent: wire::Sent,
     /// The collection it is about.
     base: String,
     kind: Arc<Kind>,
@@ -73,8 +99,11 @@ impl Request {
         let root = if gv.group.is_empty() { format!("/api/{}", gv.version) } else { format!("/apis/{gv}") };
         let namespace = if kind.is_namespaced() { "/namespaces/default" } else { "" };
         let base = format!("{root}{namespace}/{}", kind.storage.resource);
-        let name = behaviour::name(&kind, 1 + dice.below(2) as u8);
-        let method = dice.pick(&["POST", "POST", "PUT", "PATCH", "PATCH", "GET", "DELETE", "HEAD", "BREW"]);
+        let name = harness::name(&kind, 1 + dice.below(2) as u8);
+        let method = match dice.rarely(20) {
+            true => dice.pick(&["BREW", "OPTIONS", "TRACE", "CONNECT", "get", "", "P\u{e9}"]),
+            false => dice.pick(&["POST", "POST", "PUT", "PATCH", "PATCH", "GET", "DELETE", "HEAD"]),
+        };
         let mut uri =
             if method == "POST" || dice.rarely(8) { base.clone() } else { format!("{base}/{name}") };
         if dice.rarely(5) && !kind.subresources.is_empty() {
@@ -82,7 +111,10 @@ impl Request {
             uri = format!("{base}/{name}/{sub}");
         }
         if dice.rarely(20) {
-            uri.push_str(dice.pick(&["/", "/x", "/%2f", "/%zz", "//", "/status/x"]));
+            uri.push_str(dice.pick(&ENDS));
+        }
+        if dice.rarely(20) {
+            uri = dice.pick(&PATHS).to_owned();
         }
         for i in 0..dice.upto(3) {
             let (key, values) = dice.pick(&QUERIES);
@@ -93,13 +125,14 @@ impl Request {
             "PATCH" => dice.pick(&MEDIA[3..6]),
             _ => dice.pick(&MEDIA[..3]),
         };
-        let mut headers = vec![("content-type", media)];
+        let mut headers = if media.is_empty() { Vec::new() } else { vec![("content-type", media)] };
         if dice.rarely(6) {
             headers.push(("accept", dice.pick(&ACCEPTS)));
         }
-        let sample = behaviour::sample(&kind, &base, &name);
+        let sample = harness::sample(&kind, &base, &name);
         let body = body(dice, &kind, version, sample, media);
-        Request { method, uri, headers, body, base, kind, version }
+        let sent = wire::write(dice, method, &uri, &headers, &body);
+        Request { method, uri, sent, base, kind, version }
     }
 }
 
@@ -138,7 +171,7 @@ pub fn run(dice: &mut Dice) -> Verdict {
     let kinds = api::kinds();
     let requests: Vec<Request> = (0..1 + dice.upto(8)).map(|_| Request::throw(dice, &kinds)).collect();
     for request in &requests {
-        dice.say(&format!("{} {} {:?}", request.method, request.uri, request.headers), &request.body);
+        dice.say("request", &request.sent.bytes);
     }
     let seed = dice.below(1 << 32);
     let first = base::sim::run(seed, all(&requests))?;
@@ -151,10 +184,6 @@ async fn all(requests: &[Request]) -> Result<Vec<String>, String> {
     let server = Server::start().await;
     let mut answers = Vec::new();
     for request in requests {
-        // What is no URI never becomes a request.
-        if request.uri.parse::<http::Uri>().is_err() {
-            continue;
-        }
         let what = format!("{} {}", request.method, request.uri);
         answers.push(one(&server, request).await.map_err(|why| format!("{what}: {why}"))?);
     }
@@ -165,46 +194,99 @@ async fn revision(server: &Server) -> Result<u64, String> {
     server.api.store.revision().await.map_err(|e| e.to_string())
 }
 
-async fn send(
-    server: &Server,
-    method: &str,
-    uri: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Option<Answer> {
-    // Streams end when their time is over, in virtual time.
-    let sent = server.send(method, uri, headers, Bytes::copy_from_slice(body));
-    base::time::timeout(Duration::from_secs(7200), sent).await.ok()
+/// The whole line behind the listener, for whoever shows no credentials as the one who may do everything.
+struct Admin(Arc<Api>);
+
+impl Handler for Admin {
+    fn handle(&self, mut call: Call) -> BoxFuture<'_, Reply> {
+        if matches!(&call.who, Who::Presented { bearer: None, .. }) {
+            call.who = Who::Component(admin());
+        }
+        Box::pin(handle(&self.0, call))
+    }
+}
+
+fn admin() -> Arc<User> {
+    Arc::new(User::new("admin", &["system:masters"]))
 }
 
 async fn one(server: &Server, request: &Request) -> Result<String, String> {
     let before = revision(server).await?;
-    let sent = send(server, request.method, &request.uri, &request.headers, &request.body).await;
-    let Some(answer) = sent else { return Ok("a stream".to_owned()) };
+    let sent = &request.sent;
+    let (got, ended) = wire::exchange(Arc::new(Admin(server.api.clone())), sent).await;
+    // A write goes on when its connection is gone.
+    base::time::sleep(Duration::from_secs(1)).await;
     if let Some(panic) = play::last_panic() {
         return Err(format!("panic: {panic}"));
     }
+    let answers = wire::responses(&got, sent.bytes.starts_with(b"HEAD "), ended)?;
+    check(!sent.right || answers.len() == 1, || format!("{} answers", answers.len()))?;
     let after = revision(server).await?;
-    let (code, doc) = (answer.code, &answer.doc);
-    check(CODES.contains(&code), || format!("code {code}: {}", shown(doc)))?;
-    let reads = ["GET", "HEAD"].contains(&request.method);
-    check(after == before || code < 400 && !reads && !request.uri.contains("dryRun=All"), || {
-        format!("{code}, and the store went from {before} to {after}")
+    let done = answers.iter().any(|a| a.code < 400) || answers.is_empty();
+    let reads = ["GET", "HEAD"].contains(&request.method) || request.uri.contains("dryRun=All");
+    check(after == before || done && !(sent.right && reads), || {
+        format!("{answers:?}, and the store went from {before} to {after}")
     })?;
+    let mut told = Vec::new();
+    for answer in &answers {
+        let doc = judge(request, answer, ended)
+            .map_err(|why| format!("{}: {why}: {}", answer.code, String::from_utf8_lossy(&answer.body)))?;
+        if sent.right && answer.code < 400 && after > before && request.method != "DELETE" {
+            stored(server, request, answer, &doc, before).await?;
+        }
+        told.push(format!("{} {}", answer.code, shown(&doc)));
+    }
+    Ok(told.join(", "))
+}
+
+/// What an answer says, if it is one that upstream has.
+fn judge(request: &Request, answer: &wire::Response, ended: bool) -> Result<Doc, String> {
+    let (code, right) = (answer.code, request.sent.right);
+    if !right && answer.body.is_empty() && NO_REQUEST.contains(&code) {
+        return Ok(Doc::default());
+    }
+    if request.sent.bytes.starts_with(b"HEAD ") {
+        return check(CODES.contains(&code), || "no such code".to_owned()).map(|()| Doc::default());
+    }
+    let doc = match answer.media.split(';').next() {
+        Some("application/json") => {
+            // Of a watch, one event a line.
+            let lines = answer.body.split_inclusive(|c| *c == b'\n').filter(|l| ended || l.ends_with(b"\n"));
+            let parse = |text: &[u8]| json::parse(text.to_vec()).map(|parsed| parsed.doc);
+            match (parse(&answer.body), code) {
+                (Ok(doc), _) => Ok(doc),
+                (Err(_), 200) => lines.map(parse).collect::<Result<Vec<_>, _>>().map(|_| Doc::default()),
+                (Err(err), _) => Err(err),
+            }
+            .map_err(|e| e.to_string())?
+        }
+        Some("application/yaml") => yaml::parse(&answer.body).map_err(|e| e.to_string())?.doc,
+        Some(protobuf::MEDIA_TYPE) if !answer.media.contains("stream") => {
+            protobuf::read(&answer.body).map_err(|e| e.to_string())?.doc
+        }
+        _ => Doc::default(),
+    };
+    let fault = code == 500 && doc.get(k::MESSAGE).str() == FAULT;
+    check(CODES.contains(&code) || fault, || "no such code".to_owned())?;
     if code >= 400 {
         let told = (doc.get(k::KIND).str(), doc.get(k::CODE).i64(), doc.get("status").str());
-        check(told == ("Status", i64::from(code), "Failure"), || format!("{code}: {}", shown(doc)))?;
-        check(!doc.get(k::REASON).str().is_empty(), || format!("no reason: {}", shown(doc)))?;
-    } else if after > before && request.method != "DELETE" {
-        stored(server, request, doc, before).await?;
+        check(told == ("Status", i64::from(code), "Failure"), || "no Status".to_owned())?;
+        check(fault || !doc.get(k::REASON).str().is_empty(), || "no reason".to_owned())?;
     }
-    Ok(format!("{code} {}", shown(doc)))
+    Ok(doc)
 }
 
 /// What was stored can be read in every way, and writing what was read changes nothing.
-async fn stored(server: &Server, request: &Request, answer: &Doc, before: u64) -> Verdict {
+async fn stored(
+    server: &Server,
+    request: &Request,
+    response: &wire::Response,
+    answer: &Doc,
+    before: u64,
+) -> Verdict {
     let kind = &request.kind;
-    if kind.class == Class::Virtual || answer.get(k::KIND).str() != &*kind.kind {
+    let json = response.media == "application/json";
+    if kind.class == Class::Virtual || !json || answer.get(k::KIND).str() != &*kind.kind {
         return Ok(());
     }
     let name = answer.root().find("metadata.name").str();
@@ -238,8 +320,7 @@ async fn stored(server: &Server, request: &Request, answer: &Doc, before: u64) -
 
 async fn watched(server: &Server, base: &str, read: &Doc, from: u64) -> Verdict {
     let uri = format!("{base}?watch=1&resourceVersion={from}");
-    let user = Arc::new(User::new("admin", &["system:masters"]));
-    let reply = server.reply(user, "GET", &uri, &[], Bytes::new()).await;
+    let reply = server.reply(admin(), "GET", &uri, &[], Bytes::new()).await;
     let Reply::Watch(mut watch) = reply else { return Err(format!("no watch: {reply:?}")) };
     let event = base::time::timeout(Duration::from_secs(5), watch.events.next()).await;
     let event = event.ok().flatten().map(event_shown).ok_or("no event of it")?;

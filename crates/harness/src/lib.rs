@@ -1,4 +1,10 @@
-//! An API server in process, and requests to it as text.
+//! An API server in process on a disk in memory, and requests to it as text: for the tests of whoever needs one.
+//!
+//! Whatever goes wrong panics, as in any test.
+
+#![allow(clippy::unwrap_used)]
+
+mod sample;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +12,7 @@ use std::time::Duration;
 use apimachinery::call::{Body, RawBody, Reply, User, WatchEvent, Who};
 use apimachinery::codec::json;
 use apimachinery::{Call, Doc, Status, doc, k};
+use apiserver::authorization::Authorizer;
 use apiserver::registry::allocate::Pools;
 use apiserver::server::request;
 use apiserver::{Api, Cacher, Kinds, admission, filters, handle};
@@ -14,32 +21,42 @@ use futures_util::StreamExt;
 use storage::sim::SimDisk;
 use storage::{Engine, Options, Store};
 
+pub use sample::{name, sample};
+
 /// The server and its disk.
 pub struct Server {
+    /// The server.
     pub api: Arc<Api>,
+    /// Where its store is.
     pub disk: SimDisk,
 }
 
 /// One answer.
 pub struct Answer {
+    /// HTTP status.
     pub code: u16,
+    /// The body; of watches, the list of their events; of lists, what a client gets.
     pub doc: Doc,
+    /// What the headers warn of.
     pub warnings: Vec<String>,
 }
 
 impl Answer {
+    /// The body as JSON for people.
     pub fn pretty(&self) -> String {
         let mut out = Vec::new();
         json::write_pretty(self.doc.root(), 0, &mut out);
         String::from_utf8(out).unwrap()
     }
 
+    /// The body of what was accepted.
     #[track_caller]
     pub fn ok(self) -> Doc {
         assert!(self.code < 300, "{}: {}", self.code, self.pretty());
         self.doc
     }
 
+    /// The message of what was refused with this code.
     #[track_caller]
     pub fn fails(self, code: u16) -> String {
         assert_eq!(self.code, code, "{}", self.pretty());
@@ -47,7 +64,11 @@ impl Answer {
     }
 }
 
-async fn api(disk: &SimDisk) -> Arc<Api> {
+/// A server over what is on `disk`, without anything in it.
+pub async fn api(
+    disk: &SimDisk,
+    authorization: impl FnOnce(Arc<Cacher>) -> Vec<Box<dyn Authorizer>>,
+) -> Arc<Api> {
     let engine = Engine::open(Arc::new(disk.clone()), Options::default()).await.unwrap();
     let store: Arc<dyn Store> = Arc::new(engine);
     let kinds = api::kinds();
@@ -55,9 +76,9 @@ async fn api(disk: &SimDisk) -> Arc<Api> {
     Arc::new(Api {
         kinds: Kinds::new(kinds),
         store,
+        authorization: authorization(cacher.clone()),
         cacher,
         authentication: Vec::new(),
-        authorization: Vec::new(),
         admission: admission::plugins(),
         audit: vec![Box::new(filters::audit::Log)],
         metrics: Default::default(),
@@ -72,7 +93,7 @@ impl Server {
     /// A server with the namespace `default` and its service account.
     pub async fn start() -> Server {
         let disk = SimDisk::new(Duration::from_millis(1));
-        let server = Server { api: api(&disk).await, disk };
+        let server = Server { api: api(&disk, |_| Vec::new()).await, disk };
         for (path, name) in
             [("/api/v1/namespaces", "default"), ("/api/v1/namespaces/default/serviceaccounts", "default")]
         {
@@ -83,14 +104,16 @@ impl Server {
 
     /// A server on a disk that has been used before.
     pub async fn on(disk: SimDisk) -> Server {
-        Server { api: api(&disk).await, disk }
+        Server { api: api(&disk, |_| Vec::new()).await, disk }
     }
 
+    /// What the cluster's administrator is answered.
     pub async fn send(&self, method: &str, uri: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {
         let user = Arc::new(User::new("admin", &["system:masters"]));
         self.send_as(user, method, uri, headers, body).await
     }
 
+    /// What a user is answered.
     pub async fn send_as(
         &self,
         user: Arc<User>,
@@ -102,6 +125,7 @@ impl Server {
         answer(self.reply(user, method, uri, headers, body).await).await
     }
 
+    /// The same before it is read.
     pub async fn reply(
         &self,
         user: Arc<User>,
@@ -114,22 +138,27 @@ impl Server {
         handle(&self.api, call).await
     }
 
+    /// GET.
     pub async fn get(&self, uri: &str) -> Answer {
         self.send("GET", uri, &[], Bytes::new()).await
     }
 
+    /// POST in JSON.
     pub async fn post(&self, uri: &str, doc: &Doc) -> Answer {
         self.send("POST", uri, &[], doc.to_json().into()).await
     }
 
+    /// PUT in JSON.
     pub async fn put(&self, uri: &str, doc: &Doc) -> Answer {
         self.send("PUT", uri, &[], doc.to_json().into()).await
     }
 
+    /// DELETE.
     pub async fn delete(&self, uri: &str) -> Answer {
         self.send("DELETE", uri, &[], Bytes::new()).await
     }
 
+    /// PATCH in the form `json`, `merge` or `strategic-merge`.
     pub async fn patch(&self, uri: &str, form: &str, patch: &Doc) -> Answer {
         let media = format!("application/{form}-patch+json");
         self.send("PATCH", uri, &[("content-type", &media)], patch.to_json().into()).await
