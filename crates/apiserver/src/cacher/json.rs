@@ -15,14 +15,24 @@ const FIELD: &[u8] = b"\"resourceVersion\":\"";
 const BEFORE: [&[u8]; 5] =
     [b"\"name\":\"", b"\"generateName\":\"", b"\"namespace\":\"", b"\"selfLink\":\"", b"\"uid\":\""];
 
+/// Behind the quote that ends the string in which `at` lies: names of some kinds may hold quotes, which are escaped.
+fn string_end(json: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at += memchr::memchr2(b'"', b'\\', json.get(at..)?)?;
+        if json[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
 /// Where `resourceVersion` stands or belongs within `metadata`, and whether something stands before it.
 fn place(json: &[u8]) -> Option<(usize, bool)> {
     let mut at = FIND_METADATA.find(json)? + METADATA.len();
     let mut after = false;
     for field in BEFORE {
         if json[at..].starts_with(field) {
-            let value = at + field.len();
-            let end = value + memchr::memchr(b'"', &json[value..])? + 1;
+            let end = string_end(json, at + field.len())?;
             after = true;
             if json.get(end) != Some(&b',') {
                 return Some((end, after));
@@ -64,6 +74,10 @@ mod tests {
                 r#"{"kind":"A","apiVersion":"v1","metadata":{"name":"a","uid":"u","resourceVersion":"7","labels":{}},"spec":{}}"#,
             ),
             (r#"{"metadata":{"name":"a"}}"#, r#"{"metadata":{"name":"a","resourceVersion":"7"}}"#),
+            (
+                r#"{"metadata":{"name":"\\","generateName":"a\"b\\\"","uid":"u"}}"#,
+                r#"{"metadata":{"name":"\\","generateName":"a\"b\\\"","uid":"u","resourceVersion":"7"}}"#,
+            ),
             (r#"{"metadata":{}}"#, r#"{"metadata":{"resourceVersion":"7"}}"#),
             (
                 r#"{"metadata":{"labels":{"a":"b"}}}"#,
