@@ -6,8 +6,7 @@ use apimachinery::{Doc, doc, k};
 /// The least that each kind accepts beyond names.
 pub fn sample(kind: &Kind, path: &str, name: &str) -> Doc {
     let container = doc!({ "name": "c", "image": "i" });
-    let pod = doc!({ "metadata": { "labels": { "a": "b" } } });
-    let mut template = pod.clone();
+    let mut template = doc!({ "metadata": { "labels": { "a": "b" } } });
     template.edit().at(k::SPEC).list(k::CONTAINERS).push(&container);
     let mut out = doc!({ "metadata": { "name": name } });
     let selector = doc!({ "matchLabels": { "a": "b" } });
