@@ -4,7 +4,7 @@
 //! It knows gRPC and TLS, and no message.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -372,7 +372,7 @@ fn endpoint(text: &str, tls: bool) -> Result<Endpoint, ConfigError> {
     Ok(Endpoint { uri, host, port, tls })
 }
 
-fn tls(ca: &PathBuf, config: &Config) -> Result<rustls::ClientConfig, ConfigError> {
+fn tls(ca: &Path, config: &Config) -> Result<rustls::ClientConfig, ConfigError> {
     let mut roots = rustls::RootCertStore::empty();
     for authority in pem::certificates(ca)? {
         roots.add(authority)?;
