@@ -154,6 +154,14 @@ pub async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static)
     }
 }
 
+/// How many threads run this runtime's tasks; one in a simulation.
+///
+/// # Panics
+/// Outside of a runtime.
+pub fn threads() -> u32 {
+    u32::try_from(tokio::runtime::Handle::current().metrics().num_workers()).unwrap_or(u32::MAX)
+}
+
 /// Lets other tasks run before going on. For loops that work long without waiting.
 pub async fn yield_now() {
     tokio::task::yield_now().await;

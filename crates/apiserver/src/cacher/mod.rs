@@ -225,14 +225,14 @@ async fn follow(
     mut watch: storage::Watch,
     progress: &watch::Sender<u64>,
 ) -> StoreError {
-    let mut wakes = Wakes::default();
+    let mut wakes = Wakes::new(base::task::threads());
     loop {
         let batch = {
             let mut next = std::pin::pin!(watch.next());
             loop {
                 base::select! {
                     batch = next.as_mut() => break batch,
-                    () = wakes.due() => wakes.wake_later(),
+                    () = wakes.due() => wakes.wake(),
                 }
             }
         };

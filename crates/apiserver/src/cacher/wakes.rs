@@ -1,54 +1,64 @@
-//! Which watchers are to be woken, and when: at once where few are concerned. Where very many are, changes that come
-//! one soon after the other are told together, so that the cost of telling grows with time and not with changes.
+//! Which watchers are to be woken, and when: at once where few are concerned. Where very many are, they are woken one after
+//! the other at the pace at which they can be told, in the order in which they began to wait: what comes until a
+//! watcher's turn is told together, and no watcher waits for all others at every change.
 
+use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::Duration;
 
 use base::time::Instant;
 
-/// From how many watchers of the same objects on changes are told together.
+/// From how many watchers of the same objects on they are woken one after the other.
 const MANY: usize = 64;
-/// How long nobody of many is woken again, for each that was woken: about what telling one costs server and client.
-const PAUSE_EACH: Duration = Duration::from_micros(20);
-/// The same at most, however many there are.
-const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// About what telling one costs server and client, in time of one core.
+const COST: Duration = Duration::from_micros(50);
+/// How much of the time in which nobody was woken counts: timers are no finer.
+const BEHIND_MAX: Duration = Duration::from_millis(2);
 
 /// Watchers to be woken.
-#[derive(Default)]
 pub struct Wakes {
     soon: Vec<Waker>,
-    later: Vec<Waker>,
-    /// Until when `later` is not woken.
-    pause: Option<Instant>,
+    later: VecDeque<Waker>,
+    /// When the first of `later` is woken.
+    turn: Instant,
+    /// How long after it the next is.
+    pace: Duration,
 }
 
 impl Wakes {
+    /// None yet, on a machine of so many cores.
+    pub fn new(cores: u32) -> Wakes {
+        let (soon, later) = (Vec::new(), VecDeque::new());
+        Wakes { soon, later, turn: base::time::instant(), pace: COST / cores.max(1) }
+    }
+
     /// Adds a watcher, if it waits, that is one of `many`.
     pub fn add(&mut self, waiting: Option<Waker>, many: usize) {
-        if many < MANY { &mut self.soon } else { &mut self.later }.extend(waiting);
+        match many < MANY {
+            true => self.soon.extend(waiting),
+            false => self.later.extend(waiting),
+        }
     }
 
     /// Wakes all whose time has come.
     pub fn wake(&mut self) {
         self.soon.drain(..).for_each(Waker::wake);
-        if self.pause.is_none_or(|until| until <= base::time::instant()) {
-            self.wake_later();
+        let now = base::time::instant();
+        self.turn = self.turn.max(now - BEHIND_MAX);
+        while self.turn <= now
+            && let Some(first) = self.later.pop_front()
+        {
+            first.wake();
+            self.turn += self.pace;
         }
     }
 
-    /// When [`Wakes::wake_later`] is due; never while there is nobody to wake.
+    /// When [`Wakes::wake`] is due again; never while there is nobody to wake.
     pub async fn due(&self) {
-        match self.pause {
-            Some(until) if !self.later.is_empty() => base::time::sleep_until(until).await,
-            _ => std::future::pending().await,
+        match self.later.is_empty() {
+            false => base::time::sleep_until(self.turn).await,
+            true => std::future::pending().await,
         }
-    }
-
-    /// Wakes those of many.
-    pub fn wake_later(&mut self) {
-        let pause = PAUSE_EACH * u32::try_from(self.later.len()).unwrap_or(u32::MAX);
-        self.pause = Some(base::time::instant() + pause.min(PAUSE_MAX));
-        self.later.drain(..).for_each(Waker::wake);
     }
 }
 
@@ -75,29 +85,28 @@ mod tests {
     }
 
     #[test]
-    fn many_are_woken_at_once_and_then_not_before_the_pause_is_over() {
+    fn many_are_woken_one_after_the_other() {
         base::sim::run(1, async {
             let (few, many) = (Arc::new(Count::default()), Arc::new(Count::default()));
             let seen = || [&few, &many].map(|count| count.0.load(Ordering::Relaxed));
-            let mut wakes = Wakes::default();
-            let change = |wakes: &mut Wakes| {
-                wakes.add(Some(few.clone().into()), MANY - 1);
-                (0..MANY).for_each(|_| wakes.add(Some(many.clone().into()), MANY));
-                wakes.wake();
-            };
-            change(&mut wakes);
-            assert_eq!(seen(), [1, MANY]);
-            change(&mut wakes);
-            assert_eq!(seen(), [2, MANY]);
+            let mut wakes = Wakes::new(2);
+            wakes.add(Some(few.clone().into()), MANY - 1);
+            (0..1000).for_each(|_| wakes.add(Some(many.clone().into()), MANY));
             let begun = base::time::instant();
-            wakes.due().await;
-            let waited = begun.elapsed();
-            assert!(waited > Duration::ZERO && waited <= PAUSE_MAX + Duration::from_millis(1), "{waited:?}");
-            wakes.wake_later();
-            assert_eq!(seen(), [2, 2 * MANY]);
-            change(&mut wakes);
+            wakes.wake();
+            let [told, first] = seen();
+            assert!(told == 1 && first > 0 && first <= 81, "{first} at once");
+            while seen()[1] < 1000 {
+                wakes.due().await;
+                wakes.wake();
+                let at_most = (begun.elapsed() + BEHIND_MAX).as_micros() / 25 + 1;
+                assert!(seen()[1] as u128 <= at_most, "{:?} after {:?}", seen(), begun.elapsed());
+            }
+            let took = begun.elapsed();
+            assert!(took >= Duration::from_millis(20) && took <= Duration::from_millis(30), "{took:?}");
+            wakes.add(Some(many.clone().into()), MANY);
             drop(wakes);
-            assert_eq!(seen(), [3, 3 * MANY]);
+            assert_eq!(seen(), [1, 1001]);
         });
     }
 }
