@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use base64::Engine as _;
+use futures_util::FutureExt as _;
 use runtime::*;
+use tokio::sync::Semaphore;
 
 use crate::support::{add, architecture, digest, gzip, possible};
 
@@ -18,13 +20,18 @@ struct Registry {
     documents: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     /// Paths asked for with the token.
     asked: Arc<Mutex<Vec<String>>>,
+    /// A permit for every request that has come.
+    come: Arc<Semaphore>,
+    /// Whether answers are held back.
+    shut: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Registry {
     fn start() -> Registry {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let at = listener.local_addr().expect("an address");
-        let registry = Registry { at, documents: Arc::default(), asked: Arc::default() };
+        let (come, shut) = (Arc::new(Semaphore::new(0)), Arc::default());
+        let registry = Registry { at, documents: Arc::default(), asked: Arc::default(), come, shut };
         let serving = registry.clone();
         // It ends with the test's process.
         let accepting = move || {
@@ -43,6 +50,9 @@ impl Registry {
         while reader.read_line(&mut line).expect("a line") > 2 {
             head.push_str(&std::mem::take(&mut line));
         }
+        self.come.add_permits(1);
+        let (shut, opened) = &*self.shut;
+        drop(opened.wait_while(shut.lock().expect("nobody panics"), |shut| *shut).expect("nobody panics"));
         let path = head.split(' ').nth(1).expect("a path").to_owned();
         let has = |header: &str| head.to_lowercase().contains(&header.to_lowercase());
         let answer = |status: &str, headers: &str, body: &[u8]| {
@@ -133,6 +143,12 @@ impl Registry {
         Credential::from_docker_config(json.as_bytes()).expect("it is JSON")
     }
 
+    /// Holds answers back from now on, or no longer.
+    fn shut(&self, shut: bool) {
+        *self.shut.0.lock().expect("nobody panics") = shut;
+        self.shut.1.notify_all();
+    }
+
     /// How many requests with the token there were since the last time.
     fn requests(&self) -> usize {
         std::mem::take(&mut *self.asked.lock().expect("nobody panics")).len()
@@ -195,11 +211,23 @@ async fn images_come_from_registries_and_only_what_is_new() {
 async fn many_who_wait_for_one_image_ask_once() {
     let Some((_dir, store)) = store() else { return };
     let registry = Registry::start();
+    registry.push("v0", &[&layer("other", 10)], |_| {});
     registry.push("v1", &[&layer("base", 10)], |_| {});
-    let (name, credentials) = (registry.image("v1"), registry.credentials());
+    let (other, name, credentials) = (registry.image("v0"), registry.image("v1"), registry.credentials());
+    // One has its turn until all have asked.
+    registry.shut(true);
+    let first = base::task::spawn({
+        let (store, credentials) = (store.clone(), credentials.clone());
+        async move { store.pull(&other, &credentials).await }
+    });
+    registry.come.acquire().await.expect("it is open").forget();
     let pulls = (0..30).map(|_| store.pull(&name, &credentials));
-    let images = futures_util::future::try_join_all(pulls).await.expect("pull");
-    assert_eq!(registry.requests(), 4, "index, manifest, configuration, layer");
+    let mut pulls = std::pin::pin!(futures_util::future::try_join_all(pulls));
+    assert!(pulls.as_mut().now_or_never().is_none());
+    registry.shut(false);
+    first.await.expect("pull");
+    let images = pulls.await.expect("pull");
+    assert_eq!(registry.requests(), 2 * 4, "index, manifest, configuration, layer");
     assert!(images.iter().all(|image| *image == images[0]));
     // Who comes later, or as somebody else, asks for itself.
     store.pull(&name, &credentials).await.expect("pull");
