@@ -110,15 +110,18 @@ pub fn phase(state: &State) -> &'static str {
     };
     let mains: Vec<&Container> = state.containers.iter().filter(|c| c.role == Role::Main).collect();
     let running = mains.iter().filter(|c| c.is_running()).count();
+    // A sidecar's end is none of the pod's, but the pod has not ended while it runs.
+    let alive =
+        state.containers.iter().any(|c| c.is_running() && matches!(c.role, Role::Main | Role::Sidecar));
     let stopped: Vec<i32> = mains.iter().filter_map(|c| exit(c)).collect();
     let waiting = mains.len() - running - stopped.len();
     let succeeded = waiting == 0 && stopped.iter().all(|code| *code == 0);
     match () {
-        () if over && running == 0 && succeeded => "Succeeded",
-        () if over && running == 0 => "Failed",
+        () if over && !alive && succeeded => "Succeeded",
+        () if over && !alive => "Failed",
         () if !state.initialised() && running == 0 && stopped.is_empty() => "Pending",
         () if waiting > 0 => "Pending",
-        () if running > 0 || state.containers.iter().enumerate().any(restarting) => "Running",
+        () if alive || state.containers.iter().enumerate().any(restarting) => "Running",
         () if succeeded => "Succeeded",
         () => "Failed",
     }
@@ -540,6 +543,26 @@ mod tests {
         let status = compute(&refused, &node(), Ref::absent(), at(0));
         assert_eq!(status.get(k::PHASE).str(), "Failed");
         assert!(!status.get(k::CONTAINER_STATUSES).exists());
+    }
+
+    #[test]
+    fn a_pod_runs_as_long_as_its_sidecars() {
+        let mut pod = (*state().pod).clone();
+        pod.edit()
+            .at(k::SPEC)
+            .set(k::INIT_CONTAINERS, doc!([{ "name": "s", "image": "x", "restartPolicy": "Always" }]));
+        let mut s = State::new(Arc::new(pod), at(0));
+        let (image_ref, since) = ("i".into(), at(2));
+        s.containers[0].phase =
+            Phase::Running { id: "s".into(), image_ref, since, post_start: false, stopping: None };
+        s.containers[0].started = true;
+        for (code, want) in [(0, "Succeeded"), (1, "Failed")] {
+            s.containers[1].phase = Phase::Exited(exit(code));
+            assert_eq!(phase(&s), "Running");
+            let mut ended = s.clone();
+            ended.containers[0].phase = Phase::Exited(exit(137));
+            assert_eq!(phase(&ended), want);
+        }
     }
 
     #[test]
