@@ -3,77 +3,89 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use hickory_proto::op::{Message, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SOA, SRV};
-use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use domain::base::iana::{Class, Opcode, Rcode};
+use domain::base::message_builder::AnswerBuilder;
+use domain::base::{
+    Message, MessageBuilder, Name, ParsedName, Question, Rtype, Serial, StaticCompressor, Ttl,
+};
+use domain::rdata::{A, Aaaa, Cname, Ptr, Soa, Srv, Txt, ZoneRecordData};
 
 use crate::zone::{Endpoint, Port, Service, Zone};
 
-/// How long answers may be kept, in seconds (CoreDNS' default in a cluster).
-const TTL_SECONDS: u32 = 30;
+/// How long answers may be kept (CoreDNS' default in a cluster).
+const TTL: Ttl = Ttl::from_secs(30);
 /// The version of the specification, as `dns-version.<domain>` tells it.
-const SPECIFICATION: &str = "1.1.0";
+const SPECIFICATION: &[u8] = b"1.1.0";
+
+type Query<'a> = Question<ParsedName<&'a [u8]>>;
+type Data = ZoneRecordData<Vec<u8>, Name<Vec<u8>>>;
 
 /// What is to be done with a question.
 #[derive(Debug)]
 pub enum Outcome {
-    /// This is the answer.
-    Reply(Box<Message>),
+    /// This message is the answer.
+    Reply(Vec<u8>),
     /// Somebody else knows.
     Forward,
 }
 
-/// Answers what lies in the zone, and reverse look-ups of addresses in it.
-pub fn answer(zone: &Zone, request: &Message) -> Outcome {
-    let mut reply = Message::response(request.metadata.id, request.metadata.op_code);
-    reply.metadata.recursion_desired = request.metadata.recursion_desired;
-    reply.metadata.recursion_available = true;
-    reply.add_queries(request.queries.iter().cloned());
-    let fail = |mut reply: Message, code| {
-        reply.metadata.response_code = code;
-        Outcome::Reply(Box::new(reply))
-    };
-    if request.metadata.op_code != OpCode::Query {
-        return fail(reply, ResponseCode::NotImp);
+/// Answers what lies in the zone, and reverse look-ups of addresses in it. A message of more than `room` bytes is cut,
+/// so that the client asks again over TCP.
+pub fn answer(zone: &Zone, request: Message<&[u8]>, room: usize) -> Outcome {
+    if request.header().opcode() != Opcode::QUERY {
+        return Outcome::Reply(failed(request, Rcode::NOTIMP));
     }
-    let [query] = request.queries.as_slice() else { return fail(reply, ResponseCode::FormErr) };
-    let name = query.name().to_ascii().trim_end_matches('.').to_ascii_lowercase();
+    let Ok(query) = request.sole_question() else { return Outcome::Reply(failed(request, Rcode::FORMERR)) };
+    let name = query.qname().to_string().trim_end_matches('.').to_ascii_lowercase();
     let found = if let Some(address) = reverse_address(&name) {
         match zone.name_of(address) {
-            Some(target) => Found::Records(ptr(query, &target)),
+            Some(target) => Found::Records(ptr(&query, &target)),
             None => return Outcome::Forward,
         }
     } else if name == zone.domain {
         Found::Records(Vec::new())
     } else if let Some(below) = name.strip_suffix(&zone.domain).and_then(|n| n.strip_suffix('.')) {
-        look_up(zone, query, below)
+        look_up(zone, &query, below)
     } else {
         return Outcome::Forward;
     };
-    reply.metadata.authoritative = true;
-    match found {
-        Found::Records(records) if records.is_empty() => {
-            reply.add_authority(soa(zone));
-        }
-        Found::Records(records) => {
-            reply.add_answers(records);
-        }
-        Found::Nothing => {
-            reply.metadata.response_code = ResponseCode::NXDomain;
-            reply.add_authority(soa(zone));
-        }
+    let (rcode, records) = match found {
+        Found::Records(records) => (Rcode::NOERROR, records),
+        Found::Nothing => (Rcode::NXDOMAIN, Vec::new()),
+    };
+    let mut reply = start(request, rcode);
+    reply.header_mut().set_aa(true);
+    reply.set_push_limit(room + 1);
+    let name = query.qname();
+    let mut pushed = records.into_iter().try_for_each(|data| reply.push((name, Class::IN, TTL, data)));
+    let mut reply = reply.authority();
+    if pushed.is_ok() && reply.counts().ancount() == 0 {
+        pushed = soa(zone).map_or(Ok(()), |(name, data)| reply.push((name, Class::IN, TTL, data)));
     }
-    Outcome::Reply(Box::new(reply))
+    let reply = if pushed.is_ok() { reply.finish() } else { reply.answer().tc_rewind_into().finish() };
+    Outcome::Reply(reply.into_target())
+}
+
+/// The answer that says what went wrong and nothing else.
+pub(crate) fn failed(request: Message<&[u8]>, rcode: Rcode) -> Vec<u8> {
+    start(request, rcode).finish().into_target()
+}
+
+fn start(request: Message<&[u8]>, rcode: Rcode) -> AnswerBuilder<StaticCompressor<Vec<u8>>> {
+    let builder = MessageBuilder::from_target(StaticCompressor::new(Vec::new()));
+    let mut reply = builder.expect("memory is not bounded").start_error(&request, rcode);
+    reply.header_mut().set_ra(true);
+    reply
 }
 
 enum Found {
     /// The name exists; perhaps not with records of this type.
-    Records(Vec<Record>),
+    Records(Vec<Data>),
     /// No such name.
     Nothing,
 }
 
-fn look_up(zone: &Zone, query: &Query, below: &str) -> Found {
+fn look_up(zone: &Zone, query: &Query<'_>, below: &str) -> Found {
     let labels: Vec<&str> = below.split('.').collect();
     match labels.as_slice() {
         ["dns-version"] => Found::Records(txt(query)),
@@ -92,14 +104,14 @@ fn look_up(zone: &Zone, query: &Query, below: &str) -> Found {
     }
 }
 
-fn service(zone: &Zone, query: &Query, namespace: &str, name: &str) -> Found {
+fn service(zone: &Zone, query: &Query<'_>, namespace: &str, name: &str) -> Found {
     let Some(service) = zone.service(namespace, name) else { return Found::Nothing };
     if !service.external_name.is_empty() {
         let target = full(&service.external_name);
-        return Found::Records(target.map(|t| record(query, RData::CNAME(CNAME(t)))).into_iter().collect());
+        return Found::Records(target.map(|t| Cname::new(t).into()).into_iter().collect());
     }
-    if query.query_type() == RecordType::SRV {
-        return Found::Records(srv(zone, query, namespace, name, service, |_| true));
+    if query.qtype() == Rtype::SRV {
+        return Found::Records(srv(zone, namespace, name, service, |_| true));
     }
     if !service.headless {
         return Found::Records(addresses(query, &service.addresses));
@@ -110,30 +122,28 @@ fn service(zone: &Zone, query: &Query, namespace: &str, name: &str) -> Found {
     if all.is_empty() { Found::Nothing } else { Found::Records(addresses(query, &all)) }
 }
 
-fn ports(zone: &Zone, query: &Query, namespace: &str, name: &str, port: &str, protocol: &str) -> Found {
+fn ports(zone: &Zone, query: &Query<'_>, namespace: &str, name: &str, port: &str, protocol: &str) -> Found {
     let Some(service) = zone.service(namespace, name) else { return Found::Nothing };
     let fits = |p: &Port| p.name == port && p.protocol == protocol;
     let exists = service.ports.iter().any(fits);
     if !exists {
         return Found::Nothing;
     }
-    if query.query_type() != RecordType::SRV {
+    if query.qtype() != Rtype::SRV {
         return Found::Records(Vec::new());
     }
-    Found::Records(srv(zone, query, namespace, name, service, fits))
+    Found::Records(srv(zone, namespace, name, service, fits))
 }
 
 fn srv(
     zone: &Zone,
-    query: &Query,
     namespace: &str,
     name: &str,
     service: &Service,
     fits: impl Fn(&Port) -> bool,
-) -> Vec<Record> {
+) -> Vec<Data> {
     let base = format!("{name}.{namespace}.svc.{}", zone.domain);
-    let make =
-        |port: u16, target: &str| Some(record(query, RData::SRV(SRV::new(0, 100, port, full(target)?))));
+    let make = |port: u16, target: &str| Some(Srv::new(0, 100, port, full(target)?).into());
     if !service.headless {
         return service.ports.iter().filter(|p| fits(p)).filter_map(|p| make(p.port, &base)).collect();
     }
@@ -144,55 +154,47 @@ fn srv(
     zone.endpoints(namespace, name, service).iter().flat_map(of_endpoint).collect()
 }
 
-fn endpoint(zone: &Zone, query: &Query, namespace: &str, name: &str, hostname: &str) -> Found {
+fn endpoint(zone: &Zone, query: &Query<'_>, namespace: &str, name: &str, hostname: &str) -> Found {
     let Some(service) = zone.service(namespace, name).filter(|s| s.headless) else { return Found::Nothing };
     let found = zone.endpoints(namespace, name, service);
     let found: Vec<IpAddr> = found.iter().filter(|e| e.hostname == hostname).map(|e| e.address).collect();
     if found.is_empty() { Found::Nothing } else { Found::Records(addresses(query, &found)) }
 }
 
-fn addresses(query: &Query, all: &[IpAddr]) -> Vec<Record> {
-    let any = query.query_type() == RecordType::ANY;
+fn addresses(query: &Query<'_>, all: &[IpAddr]) -> Vec<Data> {
+    let any = query.qtype() == Rtype::ANY;
     all.iter()
         .filter_map(|ip| match ip {
-            IpAddr::V4(v4) if any || query.query_type() == RecordType::A => Some(RData::A(A(*v4))),
-            IpAddr::V6(v6) if any || query.query_type() == RecordType::AAAA => Some(RData::AAAA(AAAA(*v6))),
+            IpAddr::V4(v4) if any || query.qtype() == Rtype::A => Some(A::new(*v4).into()),
+            IpAddr::V6(v6) if any || query.qtype() == Rtype::AAAA => Some(Aaaa::new(*v6).into()),
             _ => None,
         })
-        .map(|data| record(query, data))
         .collect()
 }
 
-fn ptr(query: &Query, target: &str) -> Vec<Record> {
-    if !matches!(query.query_type(), RecordType::PTR | RecordType::ANY) {
+fn ptr(query: &Query<'_>, target: &str) -> Vec<Data> {
+    if !matches!(query.qtype(), Rtype::PTR | Rtype::ANY) {
         return Vec::new();
     }
-    full(target).map(|name| record(query, RData::PTR(PTR(name)))).into_iter().collect()
+    full(target).map(|name| Ptr::new(name).into()).into_iter().collect()
 }
 
-fn txt(query: &Query) -> Vec<Record> {
-    if query.query_type() != RecordType::TXT {
+fn txt(query: &Query) -> Vec<Data> {
+    if query.qtype() != Rtype::TXT {
         return Vec::new();
     }
-    let text = hickory_proto::rr::rdata::TXT::new(vec![SPECIFICATION.to_owned()]);
-    vec![record(query, RData::TXT(text))]
+    Txt::build_from_slice(SPECIFICATION).map(Into::into).into_iter().collect()
 }
 
-fn record(query: &Query, data: RData) -> Record {
-    Record::from_rdata(query.name().clone(), TTL_SECONDS, data)
+fn soa(zone: &Zone) -> Option<(Name<Vec<u8>>, Data)> {
+    let of = |label: &str| full(&format!("{label}.{}", zone.domain));
+    let (refresh, retry, expire) = (Ttl::from_secs(7200), Ttl::from_secs(1800), Ttl::from_secs(86_400));
+    let data = Soa::new(of("ns.dns")?, of("hostmaster")?, Serial(zone.serial), refresh, retry, expire, TTL);
+    Some((full(&zone.domain)?, data.into()))
 }
 
-fn soa(zone: &Zone) -> Record {
-    let name = full(&zone.domain).unwrap_or_else(Name::root);
-    let of = |label: &str| full(&format!("{label}.{}", zone.domain)).unwrap_or_else(Name::root);
-    let data = SOA::new(of("ns.dns"), of("hostmaster"), zone.serial, 7200, 1800, 86_400, TTL_SECONDS);
-    let mut record = Record::from_rdata(name, TTL_SECONDS, RData::SOA(data));
-    record.dns_class = DNSClass::IN;
-    record
-}
-
-fn full(name: &str) -> Option<Name> {
-    Name::from_str(&format!("{}.", name.trim_end_matches('.'))).ok()
+fn full(name: &str) -> Option<Name<Vec<u8>>> {
+    Name::from_str(name).ok()
 }
 
 /// `10-0-0-1` or `fd00--1` as an address.
@@ -242,40 +244,69 @@ mod tests {
         zone
     }
 
-    fn ask(name: &str, kind: RecordType) -> String {
-        let mut request = Message::query();
-        request.add_query(Query::query(Name::from_str(name).expect("a name"), kind));
-        match answer(&zone(), &request) {
-            Outcome::Forward => "forward".into(),
-            Outcome::Reply(m) if m.metadata.response_code != ResponseCode::NoError => {
-                m.metadata.response_code.to_string()
-            }
-            Outcome::Reply(m) => m.answers.iter().map(|r| r.data.to_string()).collect::<Vec<_>>().join(" "),
+    fn asked(name: &str, kind: Rtype) -> Vec<u8> {
+        let mut request = MessageBuilder::new_vec().question();
+        request.push((Name::vec_from_str(name).expect("a name"), kind)).expect("room");
+        request.finish()
+    }
+
+    fn ask(name: &str, kind: Rtype) -> String {
+        let request = asked(name, kind);
+        let request = Message::from_slice(&request).expect("a message").for_slice_ref();
+        let Outcome::Reply(reply) = answer(&zone(), request, 512) else { return "forward".into() };
+        let reply = Message::from_octets(reply).expect("a message");
+        let counts = reply.header_counts();
+        assert_eq!(
+            counts.nscount(),
+            u16::from(counts.ancount() == 0),
+            "where nothing is, the zone says how long"
+        );
+        if reply.header().rcode() != Rcode::NOERROR {
+            return reply.header().rcode().to_string();
+        }
+        let answers = reply.answer().expect("answers").limit_to_in::<ZoneRecordData<_, _>>();
+        let data = answers.map(|record| record.expect("a record").data().to_string());
+        data.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn what_does_not_fit_is_asked_again() {
+        let request = asked("web.a.svc.cluster.local.", Rtype::A);
+        let request = Message::from_slice(&request).expect("a message").for_slice_ref();
+        let Outcome::Reply(whole) = answer(&zone(), request, 512) else { panic!("it is ours") };
+        for (room, cut) in [(whole.len(), false), (whole.len() - 1, true)] {
+            let Outcome::Reply(reply) = answer(&zone(), request, room) else { panic!("it is ours") };
+            let reply = Message::from_octets(reply).expect("a message");
+            let found =
+                (reply.header().tc(), reply.header_counts().qdcount(), reply.header_counts().ancount());
+            assert_eq!(found, (cut, 1, u16::from(!cut)));
         }
     }
 
     #[test]
     fn names_mean_what_the_specification_says() {
-        use RecordType::{A, AAAA, PTR, SRV, TXT};
+        const A: Rtype = Rtype::A;
+        const SRV: Rtype = Rtype::SRV;
+        const PTR: Rtype = Rtype::PTR;
         let table = [
             ("web.a.svc.cluster.local.", A, "10.96.0.7"),
             ("WEB.a.svc.Cluster.local.", A, "10.96.0.7"),
-            ("web.a.svc.cluster.local.", AAAA, ""),
+            ("web.a.svc.cluster.local.", Rtype::AAAA, ""),
             ("a.svc.cluster.local.", A, ""),
-            ("no.a.svc.cluster.local.", A, "Non-Existent Domain"),
-            ("web.b.svc.cluster.local.", A, "Non-Existent Domain"),
-            ("_http._tcp.web.a.svc.cluster.local.", SRV, "0 100 80 web.a.svc.cluster.local."),
-            ("_http._udp.web.a.svc.cluster.local.", SRV, "Non-Existent Domain"),
+            ("no.a.svc.cluster.local.", A, "NXDOMAIN"),
+            ("web.b.svc.cluster.local.", A, "NXDOMAIN"),
+            ("_http._tcp.web.a.svc.cluster.local.", SRV, "0 100 80 web.a.svc.cluster.local"),
+            ("_http._udp.web.a.svc.cluster.local.", SRV, "NXDOMAIN"),
             ("db.a.svc.cluster.local.", A, "10.244.0.9"),
             ("db-0.db.a.svc.cluster.local.", A, "10.244.0.9"),
-            ("db-1.db.a.svc.cluster.local.", A, "Non-Existent Domain"),
-            ("_http._tcp.db.a.svc.cluster.local.", SRV, "0 100 5432 db-0.db.a.svc.cluster.local."),
+            ("db-1.db.a.svc.cluster.local.", A, "NXDOMAIN"),
+            ("_http._tcp.db.a.svc.cluster.local.", SRV, "0 100 5432 db-0.db.a.svc.cluster.local"),
             ("10-244-0-9.a.pod.cluster.local.", A, "10.244.0.9"),
             ("out.a.svc.cluster.local.", A, "example.org."),
             ("7.0.96.10.in-addr.arpa.", PTR, "web.a.svc.cluster.local."),
             ("9.0.244.10.in-addr.arpa.", PTR, "db-0.db.a.svc.cluster.local."),
             ("1.1.1.1.in-addr.arpa.", PTR, "forward"),
-            ("dns-version.cluster.local.", TXT, "1.1.0"),
+            ("dns-version.cluster.local.", Rtype::TXT, "\"1.1.0\""),
             ("example.org.", A, "forward"),
             ("notcluster.local.", A, "forward"),
         ];

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use domain::base::Message;
+use domain::base::iana::Rcode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
-use crate::answer::{Outcome, answer};
+use crate::answer::{Outcome, answer, failed};
 use crate::forward::Forwarder;
 use crate::zone::Zone;
 
@@ -34,18 +35,16 @@ impl Shared {
         Shared { zone: RwLock::new(zone), forwarder, together: Semaphore::new(TOGETHER_MAX) }
     }
 
-    /// The answer at once, if the zone has it; else the question must be passed on.
-    fn local(&self, request: &Message) -> Outcome {
-        answer(&self.zone.read().expect("nobody panics holding it"), request)
+    /// The answer at once, in at most `room` bytes, if the zone has it; else the question must be passed on.
+    fn local(&self, request: Message<&[u8]>, room: usize) -> Outcome {
+        answer(&self.zone.read().expect("nobody panics holding it"), request, room)
     }
 
-    async fn forwarded(&self, request: &Message, bytes: &[u8], tcp: bool) -> Option<Vec<u8>> {
-        if let Some(reply) = self.forwarder.ask(bytes, tcp).await {
-            return Some(reply);
+    async fn forwarded(&self, request: &[u8], tcp: bool) -> Option<Vec<u8>> {
+        match self.forwarder.ask(request, tcp).await {
+            Some(reply) => Some(reply),
+            None => Some(failed(question(request)?, Rcode::SERVFAIL)),
         }
-        let mut failed = Message::error_msg(request.metadata.id, OpCode::Query, ResponseCode::ServFail);
-        failed.add_queries(request.queries.iter().cloned());
-        failed.to_vec().ok()
     }
 }
 
@@ -60,14 +59,14 @@ pub(crate) async fn udp(socket: UdpSocket, shared: Arc<Shared>) -> std::io::Resu
             Err(err) => return Err(err),
         };
         let Some(request) = question(&buffer[..n]) else { continue };
-        match shared.local(&request) {
-            Outcome::Reply(reply) => send(&socket, from, fitted(&request, *reply)).await,
+        match shared.local(request, room(request)) {
+            Outcome::Reply(reply) => send(&socket, from, Some(reply)).await,
             Outcome::Forward => {
                 let (socket, shared, bytes) =
                     (Arc::clone(&socket), Arc::clone(&shared), buffer[..n].to_vec());
                 base::task::spawn(async move {
                     let Ok(_place) = shared.together.try_acquire() else { return };
-                    send(&socket, from, shared.forwarded(&request, &bytes, false).await).await;
+                    send(&socket, from, shared.forwarded(&bytes, false).await).await;
                 })
                 .detach();
             }
@@ -77,18 +76,13 @@ pub(crate) async fn udp(socket: UdpSocket, shared: Arc<Shared>) -> std::io::Resu
 
 /// The question in a packet. Answers are none: two servers, or one and itself, would answer each other for ever once
 /// somebody sent one in the other's name.
-fn question(bytes: &[u8]) -> Option<Message> {
-    Message::from_vec(bytes).ok().filter(|m| m.metadata.message_type == MessageType::Query)
+fn question(bytes: &[u8]) -> Option<Message<&[u8]>> {
+    Message::from_octets(bytes).ok().filter(|m| !m.header().qr())
 }
 
-/// The reply's bytes, cut where the client cannot take them all over UDP, so that it asks again over TCP.
-fn fitted(request: &Message, reply: Message) -> Option<Vec<u8>> {
-    let room = request
-        .edns
-        .as_ref()
-        .map_or(PLAIN_UDP_BYTES, |_| usize::from(request.max_payload()).max(PLAIN_UDP_BYTES));
-    let bytes = reply.to_vec().ok()?;
-    if bytes.len() <= room { Some(bytes) } else { reply.truncate().to_vec().ok() }
+/// How many bytes the client takes over UDP.
+fn room(request: Message<&[u8]>) -> usize {
+    request.opt().map_or(PLAIN_UDP_BYTES, |opt| usize::from(opt.udp_payload_size()).max(PLAIN_UDP_BYTES))
 }
 
 async fn send(socket: &UdpSocket, to: SocketAddr, reply: Option<Vec<u8>>) {
@@ -135,9 +129,9 @@ async fn connection(mut stream: TcpStream, shared: &Shared) -> std::io::Result<(
         };
         read?;
         let Some(request) = question(&bytes) else { return Ok(()) };
-        let reply = match shared.local(&request) {
-            Outcome::Reply(reply) => reply.to_vec().ok(),
-            Outcome::Forward => shared.forwarded(&request, &bytes, true).await,
+        let reply = match shared.local(request, usize::from(u16::MAX)) {
+            Outcome::Reply(reply) => Some(reply),
+            Outcome::Forward => shared.forwarded(&bytes, true).await,
         };
         let Some(reply) = reply else { return Ok(()) };
         let length = u16::try_from(reply.len()).map_err(|_| std::io::ErrorKind::InvalidData)?;
@@ -151,14 +145,16 @@ async fn connection(mut stream: TcpStream, shared: &Shared) -> std::io::Result<(
 
 #[cfg(test)]
 mod tests {
+    use domain::base::MessageBuilder;
+
     use super::*;
 
     #[test]
     fn answers_are_no_questions() {
-        let asked = Message::query().to_vec().unwrap();
-        assert!(question(&asked).is_some());
-        let answered = Message::response(7, OpCode::Query).to_vec().unwrap();
-        assert!(question(&answered).is_none());
-        assert!(question(&answered[..5]).is_none());
+        let mut message = MessageBuilder::new_vec();
+        assert!(question(message.as_slice()).is_some());
+        message.header_mut().set_qr(true);
+        assert!(question(message.as_slice()).is_none());
+        assert!(question(&message.as_slice()[..5]).is_none());
     }
 }

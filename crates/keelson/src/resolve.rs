@@ -4,12 +4,12 @@
 //! Source: resolv.conf(5), RFC 1035.
 
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, RecordType};
+use domain::base::iana::Rcode;
+use domain::base::{Message, MessageBuilder, Name, Rtype};
+use domain::rdata::A;
 use tokio::net::UdpSocket;
 
 /// How long one name server may take.
@@ -145,32 +145,32 @@ async fn ask(server: SocketAddr, name: &str) -> anyhow::Result<Said> {
     let socket = UdpSocket::bind(any).await.context("bind")?;
     socket.connect(server).await.context("connect")?;
     let id = (base::rand::u64() & 0xffff) as u16;
-    let mut question = Message::new(id, MessageType::Query, OpCode::Query);
-    question.metadata.recursion_desired = true;
-    question.add_query(Query::query(Name::from_str(&format!("{name}."))?, RecordType::A));
-    socket.send(&question.to_vec()?).await.context("send")?;
+    let mut question = MessageBuilder::new_vec();
+    question.header_mut().set_id(id);
+    question.header_mut().set_rd(true);
+    let mut question = question.question();
+    question.push((Name::vec_from_str(name)?, Rtype::A))?;
+    socket.send(&question.finish()).await.context("send")?;
     let mut buffer = vec![0; UDP_BYTES_MAX];
     loop {
         let n = socket.recv(&mut buffer).await.context("receive")?;
         // Only the answer to this very question; anything else is a stray.
-        let Ok(reply) = Message::from_vec(&buffer[..n]) else { continue };
-        if reply.metadata.id != id || reply.metadata.message_type != MessageType::Response {
+        let Ok(reply) = Message::from_octets(&buffer[..n]) else { continue };
+        let header = reply.header();
+        if header.id() != id || !header.qr() {
             continue;
         }
-        return match reply.metadata.response_code {
-            ResponseCode::NoError => Ok(first_address(&reply)),
-            ResponseCode::NXDomain => Ok(Said::Nothing),
+        return match header.rcode() {
+            Rcode::NOERROR => first_address(&reply).context("its answer"),
+            Rcode::NXDOMAIN => Ok(Said::Nothing),
             code => bail!("it answers {code}"),
         };
     }
 }
 
-fn first_address(reply: &Message) -> Said {
-    let address = reply.answers.iter().find_map(|record| match &record.data {
-        RData::A(a) => Some(IpAddr::V4(a.0)),
-        _ => None,
-    });
-    address.map_or(Said::Nothing, Said::Address)
+fn first_address(reply: &Message<&[u8]>) -> anyhow::Result<Said> {
+    let first = reply.answer()?.limit_to_in::<A>().next().transpose()?;
+    Ok(first.map_or(Said::Nothing, |record| Said::Address(record.data().addr().into())))
 }
 
 #[cfg(test)]
@@ -219,16 +219,15 @@ mod tests {
             server.recv_from(&mut buffer).await.expect("receive");
             loop {
                 let (n, peer) = server.recv_from(&mut buffer).await.expect("receive");
-                let asked = Message::from_vec(&buffer[..n]).expect("a message");
-                let name = asked.queries[0].name().clone();
-                let mut reply = Message::response(asked.metadata.id, OpCode::Query);
-                if name.to_ascii() == "web.svc.x." {
-                    let data = RData::A(hickory_proto::rr::rdata::A::new(10, 1, 2, 3));
-                    reply.add_answer(hickory_proto::rr::Record::from_rdata(name, 30, data));
-                } else {
-                    reply.metadata.response_code = ResponseCode::NXDomain;
+                let asked = Message::from_octets(&buffer[..n]).expect("a message");
+                let name = asked.sole_question().expect("a question").into_qname();
+                let known = name.to_string() == "web.svc.x";
+                let code = if known { Rcode::NOERROR } else { Rcode::NXDOMAIN };
+                let mut reply = MessageBuilder::new_vec().start_error(&asked, code);
+                if known {
+                    reply.push((name, 30, A::from_octets(10, 1, 2, 3))).expect("room");
                 }
-                server.send_to(&reply.to_vec().expect("encodes"), peer).await.expect("send");
+                server.send_to(&reply.finish(), peer).await.expect("send");
             }
         });
         let (name, address) = conf.look_up("web").await.expect("found");
