@@ -165,8 +165,16 @@ impl Strategy for IpAddress {
         if !parent.is_set() {
             return errs.required(&at, "");
         }
+        let group = parent.get(k::GROUP).str();
+        if !group.is_empty() {
+            complain(errs, &at.child("group"), group, validation::dns1123_subdomain(group));
+        }
         required(errs, parent.get(k::RESOURCE), &at.child("resource"));
         required(errs, parent.get(k::NAME), &at.child("name"));
+        for field in ["resource", "name", "namespace"] {
+            let value = parent.get(field).str();
+            complain(errs, &at.child(field), value, validation::path_segment(value));
+        }
         if let Some(old) = old {
             unchanged(errs, parent, old.get(k::SPEC).get(k::PARENT_REF), &at);
         }
@@ -178,11 +186,23 @@ struct ServiceCidr;
 impl Strategy for ServiceCidr {
     fn validate(&self, _op: &Op<'_>, new: &Doc, old: Option<&Doc>, errs: &mut ErrorList) {
         let (cidrs, at) = (new.get(k::SPEC).get(k::CIDRS), Path::new("spec").child("cidrs"));
-        if cidrs.is_empty() {
-            errs.required(&at, "at least one CIDR required");
+        if let Some(old) = old {
+            let was = old.get(k::SPEC).get(k::CIDRS);
+            // A range of the other family may be added; nothing else changes.
+            if cidrs.len() < was.len() || (cidrs.len() > was.len() && was.len() != 1) {
+                return unchanged(errs, cidrs, was, &at);
+            }
+            for (i, was) in was.items().enumerate() {
+                unchanged(errs, cidrs.item(i), was, &at.index(i));
+            }
+            if cidrs.len() == was.len() {
+                return;
+            }
         }
-        if cidrs.len() > 2 {
-            errs.invalid(&at, cidrs, "must have at most two cidrs, one for each IP family");
+        match cidrs.len() {
+            0 => return errs.required(&at, "at least one CIDR required"),
+            1 | 2 => {}
+            _ => return errs.invalid(&at, new.get(k::SPEC), "may only hold up to 2 values"),
         }
         let mut families: Vec<bool> = Vec::new();
         for (i, cidr) in cidrs.items().enumerate() {
@@ -190,14 +210,9 @@ impl Strategy for ServiceCidr {
             families.extend(validation::parse_cidr(cidr.str()).map(|(ip, _)| ip.is_ipv4()));
         }
         if families.len() == 2 && families[0] == families[1] {
-            errs.invalid(
-                &at,
-                cidrs,
-                "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
-            );
-        }
-        if let Some(old) = old {
-            unchanged(errs, cidrs, old.get(k::SPEC).get(k::CIDRS), &at);
+            let why =
+                "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+            errs.invalid(&at, cidrs, why);
         }
     }
 }

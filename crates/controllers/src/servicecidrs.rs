@@ -9,7 +9,7 @@ use apimachinery::call::BoxFuture;
 use apimachinery::validation::{cidr_contains, parse_cidr};
 use apimachinery::{Doc, Ref, doc, gotime, k};
 use client::gvr::{IP_ADDRESSES, SERVICE_CIDRS};
-use client::{Error, ObjectKey};
+use client::{Error, ObjectKey, ObjectRef};
 
 use crate::manager::{Action, Controller, Ctx, Read, Rule, Wakes};
 use crate::objects::{self, Seen};
@@ -25,7 +25,7 @@ const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipalloc
 /// The declaration. Keys are ServiceCIDRs; any one's change wakes all, since one may hold what another must not lose.
 pub const SERVICE_CIDRS_CONTROLLER: Controller = Controller {
     name: "service-cidrs-controller",
-    component: "",
+    component: "kubernetes-service-cidr-controller",
     workers: 1,
     reads: &[
         Read {
@@ -84,10 +84,16 @@ async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
         return Ok(Action::Done);
     };
     let mut object = stored.doc();
+    let cidrs = &ctx.settings.service_cidrs;
+    let configured = if key.name == DEFAULT { cidrs.as_slice() } else { &[] };
+    let adds = match_flags(ctx, &object, configured);
     let protected =
         object.get(k::METADATA).get(k::FINALIZERS).items().any(|finalizer| finalizer.str() == FINALIZER);
     let written = if !objects::is_deleting(object.root()) {
-        if !protected {
+        if adds {
+            object.edit().at(k::SPEC).set(k::CIDRS, cidrs.clone());
+            resource.update(object).await?
+        } else if !protected {
             object.edit().at(k::METADATA).list(k::FINALIZERS).push(FINALIZER);
             resource.update(object).await?
         } else if tell(&mut object, "True", "", "Kubernetes Service CIDR is ready") {
@@ -115,6 +121,30 @@ async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
     };
     ctx.wrote(key, &SERVICE_CIDRS, &written);
     Ok(Action::Done)
+}
+
+/// Whether the default object lacks the second family that the cluster's flags have by now; whatever else differs is
+/// the administrator's to mend, who is told.
+fn match_flags(ctx: &Ctx, object: &Doc, configured: &[String]) -> bool {
+    let has: Vec<&str> = object.get(k::SPEC).get(k::CIDRS).items().map(Ref::str).collect();
+    if configured.is_empty() || configured == has {
+        return false;
+    }
+    if configured.len() == 2 && has == configured[..1] {
+        return true;
+    }
+    let shown = |cidrs: &[&str]| format!("[{}]", cidrs.join(" "));
+    let flags: Vec<&str> = configured.iter().map(String::as_str).collect();
+    ctx.events.warning(
+        ObjectRef::of(object.root(), "networking.k8s.io/v1", "ServiceCIDR"),
+        "KubernetesDefaultServiceCIDRInconsistent",
+        format!(
+            "The default ServiceCIDR {} does not match the controller flag configurations {}",
+            shown(&has),
+            shown(&flags)
+        ),
+    );
+    false
 }
 
 /// Sets the condition `Ready`; whether that changes anything.

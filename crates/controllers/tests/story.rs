@@ -60,10 +60,14 @@ async fn start() -> World {
         let namespace = doc!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
         client.resource(NAMESPACES).create(namespace).await.unwrap();
     }
+    // As it was made when the cluster had one family.
+    let range = doc!({ "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": { "name": "kubernetes" },
+        "spec": { "cidrs": ["10.96.0.0/16"] } });
+    client.resource(SERVICE_CIDRS).create(range).await.unwrap();
     let settings = Settings {
         root_ca: "-----BEGIN CERTIFICATE-----".into(),
         cluster_cidrs: vec!["10.244.0.0/16".into()],
-        service_cidrs: vec!["10.96.0.0/16".into()],
+        service_cidrs: vec!["10.96.0.0/16".into(), "fd00:96::/112".into()],
         api_addresses: vec!["192.0.2.1".parse().unwrap()],
         api_port: 6443,
         service_ips: vec!["10.96.0.1".parse().unwrap()],
@@ -377,6 +381,10 @@ fn sums_of_roles_and_ranges_of_services_are_kept() {
         w.client.resource(SERVICE_CIDRS).create(more).await.unwrap();
         w.until("both ready", SERVICE_CIDRS, |all| is(all, "kubernetes", "True") && is(all, "more", "True"))
             .await;
+        w.until("the second family is added", SERVICE_CIDRS, |all| {
+            all.iter().any(|range| range.root().find("spec.cidrs").len() == 2)
+        })
+        .await;
         let service = doc!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "there" },
             "spec": { "clusterIP": "10.97.0.7", "ports": [{ "port": 80 }] } });
         w.client.namespaced(SERVICES, "default").create(service).await.unwrap();
