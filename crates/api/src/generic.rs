@@ -9,6 +9,8 @@ use crate::rules::{self, complain, same_or_empty};
 
 /// The most that an object's annotations may weigh, keys and values together, in bytes.
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
+/// Finalizers that need no domain.
+const STANDARD_FINALIZERS: &[&str] = &["kubernetes", meta::FINALIZER_ORPHAN, meta::FINALIZER_FOREGROUND];
 
 /// Shapes a new object (stored version, defaulted): system metadata, no status from clients, generation 1, then
 /// the kind's own [`crate::Strategy::prepare`]. `uid` is what the object will be called for ever.
@@ -141,6 +143,12 @@ fn common_meta(errs: &mut ErrorList, meta: Ref<'_>, at: &Path) {
     for finalizer in &finalizers {
         complain(errs, &at, finalizer, validation::qualified_name(finalizer));
     }
+    for (i, finalizer) in finalizers.iter().enumerate() {
+        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(finalizer) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errs.invalid(&at.index(i), *finalizer, why);
+        }
+    }
     if [meta::FINALIZER_ORPHAN, meta::FINALIZER_FOREGROUND].iter().all(|f| finalizers.contains(f)) {
         let detail = format!(
             "finalizer {} and {} cannot be both set",
@@ -165,19 +173,18 @@ pub(crate) fn annotations(errs: &mut ErrorList, map: Ref<'_>, at: &Path) {
 
 fn owners(errs: &mut ErrorList, list: Ref<'_>, at: &Path) {
     let mut manager: Option<String> = None;
-    for (i, owner) in list.items().enumerate() {
-        let here = at.index(i);
-        for field in ["apiVersion", "kind", "name", "uid"] {
+    for owner in list.items() {
+        let version = owner.get(k::API_VERSION).str();
+        if version.is_empty() || apimachinery::GroupVersion::parse(version).is_none() {
+            errs.invalid(&at.child("apiVersion"), version, "version must not be empty");
+        }
+        for field in ["kind", "name", "uid"] {
             if owner.get(field).str().is_empty() {
-                errs.required(&here.child(field), "must not be empty");
+                errs.invalid(&at.child(field), "", "must not be empty");
             }
         }
-        let version = owner.get(k::API_VERSION).str();
-        if !version.is_empty() && apimachinery::GroupVersion::parse(version).is_none() {
-            errs.invalid(&here.child("apiVersion"), version, "must be <group>/<version> or <version>");
-        }
         if (version, owner.get(k::KIND).str()) == ("v1", "Event") {
-            errs.invalid(&here, owner, "/v1, Kind=Event is disallowed from being an owner");
+            errs.invalid(at, owner, "/v1, Kind=Event is disallowed from being an owner");
         }
         if !owner.get(k::CONTROLLER).bool() {
             continue;

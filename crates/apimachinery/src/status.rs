@@ -182,6 +182,11 @@ impl Status {
         Status::new(500, "InternalError", format!("Internal error occurred: {why}"))
     }
 
+    /// 500 without a reason: what upstream's store says of errors that it has no word for.
+    pub fn unexplained(why: impl Into<String>) -> Status {
+        Status::new(500, "", why)
+    }
+
     /// 503: not now.
     pub fn unavailable(why: impl Into<String>) -> Status {
         Status::new(503, "ServiceUnavailable", why)

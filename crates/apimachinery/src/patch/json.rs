@@ -2,7 +2,7 @@
 //! (github.com/evanphx/json-patch), which refuses a missing parent instead of making it.
 
 use crate::codec::json::DEPTH_MAX;
-use crate::doc::{AsKey, Doc, Edit, Ref, Val};
+use crate::doc::{Doc, Edit, Ref, Val};
 use crate::k;
 
 /// The most operations in one patch; upstream's limit.
@@ -85,136 +85,155 @@ fn check_depth(path: &str, value: Ref<'_>) -> Result<(), JsonPatchError> {
 
 fn apply_one(doc: &mut Doc, operation: Ref<'_>, carried: &mut Carried) -> Result<(), JsonPatchError> {
     let op = operation.get("op").str();
+    let fail = |why: String| Err(JsonPatchError::Failed(why));
     let Some(path) = operation.get(k::PATH).opt_str() else {
-        return Err(JsonPatchError::Failed(format!("{op} operation does not apply: missing path")));
+        return fail(format!("{op} operation failed to decode path: missing value"));
     };
     let value = operation.get(k::VALUE);
     match op {
-        "add" => add(doc, path, value),
-        "remove" => remove(doc, path),
+        "add" | "remove" => {
+            check_depth(path, value)?;
+            let Some((at, key)) = open(doc, path) else {
+                let why =
+                    format!("{op} operation does not apply: doc is missing path: \"{path}\": missing value");
+                return fail(why);
+            };
+            let done = if op == "add" { add(at, &key, value) } else { remove(at, &key) };
+            done.or_else(|why| fail(format!("error in {op} for path: '{path}': {why}")))
+        }
         "replace" => {
-            find(doc.root(), path).ok_or_else(|| missing("replace", path))?;
-            replace(doc, path, value)
+            check_depth(path, value)?;
+            if path.is_empty() {
+                doc.edit().put(value);
+                return Ok(());
+            }
+            let Some((mut at, key)) = open(doc, path) else {
+                let why =
+                    format!("replace operation does not apply: doc is missing path: {path}: missing value");
+                return fail(why);
+            };
+            let value = if value.exists() { Val::Ref(value) } else { Val::Null };
+            if at.read().is_object() {
+                at.set(&key, value);
+                return Ok(());
+            }
+            match index(&key, at.read().len()).ok().and_then(|i| at.item(i)) {
+                Some(mut at) => at.put(value),
+                None => {
+                    let why = format!(
+                        "replace operation does not apply: doc is missing key: {path}: missing value"
+                    );
+                    return fail(why);
+                }
+            };
+            Ok(())
         }
         "test" => {
-            // What an object does not have is null; what no object could have is missing.
-            let absent = || {
-                let (parent, _) = split(path)?;
-                find(doc.root(), parent).filter(|at| at.is_object()).map(|_| Ref::default())
-            };
-            let have = find(doc.root(), path).or_else(absent).ok_or_else(|| missing("test", path))?;
-            if have.same(value) {
-                Ok(())
+            let have = if path.is_empty() {
+                doc.clone()
             } else {
-                Err(JsonPatchError::Failed(format!("testing value {path} failed")))
+                let Some((at, key)) = open(doc, path) else {
+                    let why =
+                        format!("test operation does not apply: is missing path: {path}: missing value");
+                    return fail(why);
+                };
+                get(at.read(), &key).map_err(|why| {
+                    JsonPatchError::Failed(format!("error in test for path: '{path}': {why}"))
+                })?
+            };
+            match have.root().same(value) {
+                true => Ok(()),
+                false => fail(format!("testing value {path} failed: test failed")),
             }
         }
-        "move" | "copy" => {
-            let from = operation.get(k::FROM).str();
-            let Some(value) = find(doc.root(), from).map(Ref::to_doc) else { return Err(missing(op, from)) };
-            carried.count(op, &value)?;
-            if op == "move" {
-                if path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
-                    return Err(JsonPatchError::Failed(format!(
-                        "move operation does not apply: {path} lies within {from}"
-                    )));
-                }
-                remove(doc, from)?;
-            }
-            add(doc, path, value.root())
-        }
-        other => Err(JsonPatchError::Failed(format!("Unexpected kind: {other}"))),
+        "move" | "copy" => carry(doc, op, operation.get(k::FROM).str(), path, carried).or_else(fail),
+        other => fail(format!("Unexpected kind: {other}")),
     }
 }
 
-fn missing(op: &str, path: &str) -> JsonPatchError {
-    JsonPatchError::Failed(format!(
-        "{op} operation does not apply: doc is missing path: {path}: missing value"
-    ))
-}
-
-/// Splits a pointer into its parent and its last step, unescaped.
-fn split(path: &str) -> Option<(&str, String)> {
-    let (parent, last) = path.rsplit_once('/')?;
-    Some((parent, unescape(last)))
-}
-
-fn unescape(step: &str) -> String {
-    step.replace("~1", "/").replace("~0", "~")
-}
-
-fn index(step: &str) -> Option<usize> {
-    let plain = step == "0"
-        || (!step.starts_with('0') && !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()));
-    if plain { step.parse().ok() } else { None }
-}
-
-fn child<'a>(at: Ref<'a>, step: &str) -> Option<Ref<'a>> {
-    let found = if at.is_array() { at.item(index(step)?) } else { at.get(step) };
-    found.exists().then_some(found)
-}
-
-fn find<'a>(root: Ref<'a>, path: &str) -> Option<Ref<'a>> {
-    if path.is_empty() {
-        return Some(root);
+fn carry(doc: &mut Doc, op: &str, from: &str, path: &str, carried: &mut Carried) -> Result<(), String> {
+    let nowhere = |what: &str, path: &str| {
+        format!("{op} operation does not apply: doc is missing {what} path: {path}: missing value")
+    };
+    let (at, key) = open(doc, from).ok_or_else(|| nowhere("from", from))?;
+    let moves = op == "move";
+    let untaken = |why: String| match moves {
+        true => format!("error in move for path: '{key}': {why}"),
+        false => format!("error in copy for from: '{from}': {why}"),
+    };
+    let value = get(at.read(), &key).map_err(untaken)?;
+    carried.count(op, &value).map_err(|e| e.to_string())?;
+    if moves {
+        remove(at, &key).map_err(untaken)?;
     }
-    path.strip_prefix('/')?.split('/').try_fold(root, |at, step| child(at, &unescape(step)))
-}
-
-fn edit<'a>(doc: &'a mut Doc, path: &str) -> Option<Edit<'a>> {
-    if path.is_empty() {
-        return Some(doc.edit());
-    }
-    path.strip_prefix('/')?.split('/').try_fold(doc.edit(), |at, step| {
-        let step = unescape(step);
-        if at.read().is_array() { at.item(index(&step)?) } else { at.existing(&step) }
+    check_depth(path, value.root()).map_err(|e| e.to_string())?;
+    let (at, key) = open(doc, path).ok_or_else(|| nowhere("destination", path))?;
+    add(at, &key, value.root()).map_err(|why| match moves {
+        true => format!("error in move for path: '{path}': {why}"),
+        false => format!("error while adding value during copy: {why}"),
     })
 }
 
-fn add(doc: &mut Doc, path: &str, value: Ref<'_>) -> Result<(), JsonPatchError> {
-    check_depth(path, value)?;
-    if path.is_empty() {
-        doc.edit().put(value);
-        return Ok(());
+/// The list or object that a pointer's last step is in, and that step. What stands before the first slash is ignored,
+/// as upstream.
+fn open<'a>(doc: &'a mut Doc, path: &str) -> Option<(Edit<'a>, String)> {
+    let unescape = |step: &str| step.replace("~1", "/").replace("~0", "~");
+    let mut steps = path.split('/').skip(1).map(unescape);
+    let mut last = steps.next()?;
+    let mut at = doc.edit();
+    for step in steps {
+        at = if at.read().is_array() {
+            let i = index(&last, at.read().len()).ok()?;
+            at.item(i)?
+        } else {
+            at.existing(&last)?
+        };
+        last = step;
     }
-    let (parent, last) = split(path).ok_or_else(|| missing("add", path))?;
-    let mut at = edit(doc, parent).ok_or_else(|| missing("add", path))?;
-    if at.read().is_object() {
-        at.set(&last, value);
-        return Ok(());
-    }
-    if !at.read().is_array() {
-        return Err(missing("add", path));
-    }
-    let len = at.read().len();
-    match if last == "-" { Some(len) } else { index(&last) } {
-        Some(i) if i <= len => {
-            at.insert(i, value);
-            Ok(())
-        }
-        _ => Err(JsonPatchError::Failed(format!(
-            "add operation does not apply: doc is missing path: {path}: invalid index referenced"
-        ))),
-    }
+    (at.read().is_array() || at.read().is_object()).then_some((at, last))
 }
 
-fn replace(doc: &mut Doc, path: &str, value: Ref<'_>) -> Result<(), JsonPatchError> {
-    check_depth(path, value)?;
-    let mut at = edit(doc, path).ok_or_else(|| missing("replace", path))?;
-    at.put(if value.exists() { Val::Ref(value) } else { Val::Null });
+/// A place in a list; below zero it is counted from the end.
+fn index(step: &str, len: usize) -> Result<usize, String> {
+    let at: i64 = step.parse().map_err(|_| format!("strconv.Atoi: parsing {step:?}: invalid syntax"))?;
+    let place = if at < 0 { usize::try_from(at + len as i64) } else { usize::try_from(at) };
+    place
+        .ok()
+        .filter(|place| *place < len)
+        .ok_or_else(|| format!("Unable to access invalid index: {at}: invalid index referenced"))
+}
+
+/// What is there; what an object does not have is null.
+fn get(at: Ref<'_>, key: &str) -> Result<Doc, String> {
+    Ok(if at.is_array() { at.item(index(key, at.len())?).to_doc() } else { at.get(key).to_doc() })
+}
+
+fn add(mut at: Edit<'_>, key: &str, value: Ref<'_>) -> Result<(), String> {
+    if at.read().is_object() {
+        at.set(key, value);
+        return Ok(());
+    }
+    let len = at.read().len();
+    let place = match key {
+        "-" => len,
+        _ if key.parse::<i64>().is_err() => {
+            let why = format!("strconv.Atoi: parsing {key:?}: invalid syntax");
+            return Err(format!("value was not a proper array index: '{key}': {why}"));
+        }
+        _ => index(key, len + 1)?,
+    };
+    at.insert(place, value);
     Ok(())
 }
 
-fn remove(doc: &mut Doc, path: &str) -> Result<(), JsonPatchError> {
-    let fail = || missing("remove", path);
-    let (parent, last) = split(path).ok_or_else(fail)?;
-    let mut at = edit(doc, parent).ok_or_else(fail)?;
-    let removed = if at.read().is_array() {
-        index(&last).is_some_and(|i| at.remove_item(i))
-    } else {
-        at.read().get_ref(last.as_key()).exists() && at.remove(&last)
-    };
-    if removed { Ok(()) } else { Err(fail()) }
+fn remove(mut at: Edit<'_>, key: &str) -> Result<(), String> {
+    if at.read().is_array() {
+        let place = index(key, at.read().len())?;
+        at.remove_item(place);
+    } else if !at.remove(key) {
+        return Err(format!("Unable to remove nonexistent key: {key}: missing value"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -230,7 +249,7 @@ mod tests {
             let patch = json::parse(format!("[{}]", operations.join(","))).expect("JSON").doc;
             apply(&target, patch.root()).map(|d| d.to_json().len())
         };
-        let doubled = (0..40).map(|i| format!(r#"{{"op":"copy","from":"","path":"/c{i}"}}"#)).collect();
+        let doubled = (0..40).map(|i| format!(r#"{{"op":"copy","from":"/a","path":"/a/c{i}"}}"#)).collect();
         let why = patched(doubled).expect_err("refused").to_string();
         assert!(why.starts_with("Unable to complete the copy"), "{why}");
         let hence = |i: usize| if i.is_multiple_of(2) { ("/a", "/b") } else { ("/b", "/a") };
@@ -270,44 +289,76 @@ mod tests {
                 r#"[{"op":"copy","from":"/a","path":"/b"},{"op":"test","path":"/b/x","value":1.0}]"#,
                 Ok(r#"{"a":{"x":1},"b":{"x":1}}"#),
             ),
-            (r#"{"a":1}"#, r#"[{"op":"test","path":"/a","value":2}]"#, Err("testing value /a failed")),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"test","path":"/a","value":2}]"#,
+                Err("testing value /a failed: test failed"),
+            ),
             (
                 r#"{"a":1}"#,
                 r#"[{"op":"remove","path":"/b"}]"#,
-                Err("remove operation does not apply: doc is missing path: /b: missing value"),
+                Err("error in remove for path: '/b': Unable to remove nonexistent key: b: missing value"),
             ),
             (
                 r#"{"a":1}"#,
                 r#"[{"op":"add","path":"/b/c","value":1}]"#,
-                Err("add operation does not apply: doc is missing path: /b/c: missing value"),
+                Err("add operation does not apply: doc is missing path: \"/b/c\": missing value"),
             ),
             (
                 r#"{"a":[]}"#,
                 r#"[{"op":"add","path":"/a/1","value":1}]"#,
-                Err("add operation does not apply: doc is missing path: /a/1: invalid index referenced"),
+                Err(
+                    "error in add for path: '/a/1': Unable to access invalid index: 1: invalid index referenced",
+                ),
             ),
             (r#"{"a":1}"#, r#"[{"op":"replace","path":"","value":{"b":1}}]"#, Ok(r#"{"b":1}"#)),
+            (r#"{"a":1}"#, r#"[{"op":"replace","path":"/b","value":2}]"#, Ok(r#"{"a":1,"b":2}"#)),
+            (
+                r#"{"a":[1,2]}"#,
+                r#"[{"op":"remove","path":"/a/-1"},{"op":"replace","path":"/a/-1","value":3}]"#,
+                Ok(r#"{"a":[3]}"#),
+            ),
+            (
+                r#"{"a":[]}"#,
+                r#"[{"op":"add","path":"/a/x","value":1}]"#,
+                Err(
+                    "error in add for path: '/a/x': value was not a proper array index: 'x': strconv.Atoi: parsing \"x\": invalid syntax",
+                ),
+            ),
+            (
+                r#"{"a":[]}"#,
+                r#"[{"op":"replace","path":"/a/0","value":1}]"#,
+                Err("replace operation does not apply: doc is missing key: /a/0: missing value"),
+            ),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"move","from":"/b","path":"/c"}]"#,
+                Err("error in move for path: 'b': Unable to remove nonexistent key: b: missing value"),
+            ),
+            (r#"{"a":1}"#, r#"[{"op":"copy","from":"/b","path":"/c"}]"#, Ok(r#"{"a":1,"c":null}"#)),
             (
                 r#"{"a":{}}"#,
                 r#"[{"op":"move","from":"/a","path":"/a/b"}]"#,
-                Err("move operation does not apply: /a/b lies within /a"),
+                Err("move operation does not apply: doc is missing destination path: /a/b: missing value"),
             ),
             (r#"{"a":1}"#, r#"[{"op":"frob","path":"/a"}]"#, Err("Unexpected kind: frob")),
             (
                 r#"{"a":1}"#,
                 r#"[{"op":"add","path":"x","value":2}]"#,
-                Err("add operation does not apply: doc is missing path: x: missing value"),
+                Err("add operation does not apply: doc is missing path: \"x\": missing value"),
             ),
             (r#"{"a":1}"#, r#"[{"op":"test","path":"/b","value":null}]"#, Ok(r#"{"a":1}"#)),
             (
                 r#"{"a":1}"#,
                 r#"[{"op":"test","path":"/b/c","value":null}]"#,
-                Err("test operation does not apply: doc is missing path: /b/c: missing value"),
+                Err("test operation does not apply: is missing path: /b/c: missing value"),
             ),
             (
                 r#"{"a":[]}"#,
                 r#"[{"op":"test","path":"/a/0","value":null}]"#,
-                Err("test operation does not apply: doc is missing path: /a/0: missing value"),
+                Err(
+                    "error in test for path: '/a/0': Unable to access invalid index: 0: invalid index referenced",
+                ),
             ),
         ];
         for (target, patch, expected) in cases {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use apimachinery::call::{List, Reply, Stored};
-use apimachinery::{Doc, Status, doc, k};
+use apimachinery::{Doc, Status, doc};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use storage::{Range, StoreError, Want};
@@ -264,9 +264,4 @@ fn decode(token: &str) -> Result<Place, Status> {
         return Err(bad(&format!(": {start}")));
     }
     Ok(Place { revision, after: after.to_owned() })
-}
-
-/// The `resourceVersion` of a document, 0 when it has none.
-pub fn revision_of(doc: &Doc) -> u64 {
-    doc.get(k::METADATA).get(k::RESOURCE_VERSION).str().parse().unwrap_or(0)
 }

@@ -125,9 +125,7 @@ pub fn apply(
     let doc = match form {
         Form::Merge => patch::merge::apply(shown, root),
         Form::Json => patch::json::apply(shown, root).map_err(|error| match &error {
-            patch::json::JsonPatchError::Malformed(_) => {
-                Status::bad_request(format!("error decoding patch: {error}"))
-            }
+            patch::json::JsonPatchError::Malformed(_) => Status::bad_request(error.to_string()),
             patch::json::JsonPatchError::TooMany(_) => Status::too_large(error.to_string()),
             patch::json::JsonPatchError::Failed(_) => unprocessable(&error),
         })?,
@@ -135,7 +133,7 @@ pub fn apply(
             match error.code() {
                 422 => unprocessable(&error),
                 400 => Status::bad_request(error.to_string()),
-                _ => Status::internal(error),
+                _ => Status::unexplained(error.to_string()),
             }
         })?,
     };

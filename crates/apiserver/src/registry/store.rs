@@ -104,9 +104,26 @@ pub fn unreachable(error: &StoreError) -> Status {
 pub fn parse_revision(text: Option<&str>) -> Result<Option<u64>, Status> {
     match text {
         None | Some("") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+        Some(text) => number(text).map(Some).map_err(|why| {
+            let why = format!("invalid resource version: resourceVersion: Invalid value: {text:?}: {why}");
+            Status::bad_request(why)
         }),
+    }
+}
+
+/// A revision as text; 0 when unsaid.
+///
+/// # Errors
+/// In Go's words.
+pub fn number(text: &str) -> Result<u64, String> {
+    use std::num::IntErrorKind::{Empty, PosOverflow};
+    // Go takes no sign here.
+    let parsed = text.parse::<u64>().map_err(|e| *e.kind());
+    match parsed {
+        Ok(number) if !text.starts_with('+') => Ok(number),
+        Err(Empty) => Ok(0),
+        Err(PosOverflow) => Err(format!("strconv.ParseUint: parsing {text:?}: value out of range")),
+        _ => Err(format!("strconv.ParseUint: parsing {text:?}: invalid syntax")),
     }
 }
 
