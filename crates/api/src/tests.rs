@@ -707,7 +707,9 @@ fn metadata_of_the_system_s_own_stays() {
     let owned = POD.replace("name: p", "name: p, ownerReferences: [{apiVersion: a/b/c, kind: K, name: x, controller: true}, {apiVersion: v1, kind: K, name: z, uid: u, controller: true}]");
     refuses(
         &owned,
-        expect![[r#"metadata.ownerReferences.apiVersion: Invalid value: "a/b/c": version must not be empty, metadata.ownerReferences.uid: Invalid value: "": must not be empty, metadata.ownerReferences: Invalid value: [{"apiVersion":"a/b/c","kind":"K","name":"x","uid":"","controller":true},{"apiVersion":"v1","kind":"K","name":"z","uid":"u","controller":true}]: Only one reference can have Controller set to true. Found "true" in references for K/x and K/z"#]],
+        expect![[
+            r#"metadata.ownerReferences.apiVersion: Invalid value: "a/b/c": version must not be empty, metadata.ownerReferences.uid: Invalid value: "": must not be empty, metadata.ownerReferences: Invalid value: [{"apiVersion":"a/b/c","kind":"K","name":"x","uid":"","controller":true},{"apiVersion":"v1","kind":"K","name":"z","uid":"u","controller":true}]: Only one reference can have Controller set to true. Found "true" in references for K/x and K/z"#
+        ]],
     );
 }
 

@@ -235,6 +235,8 @@ pub enum Rendering {
     Metadata {
         /// `v1` or `v1beta1`.
         version: String,
+        /// Whether the list is asked for.
+        list: bool,
     },
 }
 

@@ -52,24 +52,37 @@ impl PathHandler for Health {
             if chosen.is_empty() {
                 return Reply::Status(Status::unknown_path());
             }
-            let good = chosen.iter().all(|(_, ok)| *ok);
+            let mut left_out: Vec<&str> = values(call, "exclude").collect();
+            let left_out_here = |name: &str| values(call, "exclude").any(|other| other == name);
+            left_out.retain(|name| !chosen.iter().any(|(check, _)| check == name));
+            let good = chosen.iter().all(|(name, ok)| *ok || left_out_here(name));
             let verbose = call.options.query.iter().any(|(name, _)| name == "verbose");
             if good && !verbose {
                 return text(200, "ok");
             }
             let mut out = String::new();
             for (name, ok) in chosen {
-                let line = if *ok {
-                    format!("[+]{name} ok\n")
-                } else {
-                    format!("[-]{name} failed: reason withheld\n")
-                };
-                out.push_str(&line);
+                out.push_str(&match ok {
+                    _ if left_out_here(name) => format!("[+]{name} excluded: ok\n"),
+                    true => format!("[+]{name} ok\n"),
+                    false => format!("[-]{name} failed: reason withheld\n"),
+                });
+            }
+            if !left_out.is_empty() {
+                let names: Vec<String> = left_out.iter().map(|name| format!("{name:?}")).collect();
+                let names = names.join(",");
+                out.push_str(&format!(
+                    "warn: some health checks cannot be excluded: no matches for {names}\n"
+                ));
             }
             out.push_str(&format!("{endpoint} check {}\n", if good { "passed" } else { "failed" }));
             text(if good { 200 } else { 500 }, &out)
         })
     }
+}
+
+fn values<'c>(call: &'c Call, name: &'c str) -> impl Iterator<Item = &'c str> {
+    call.options.query.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
 }
 
 /// `/version`.

@@ -161,7 +161,13 @@ impl Selection {
                     Some(i) => At::Field(i),
                     None => {
                         // kubectl puts it into its own sentence.
-                        let message = format!("field label not supported: {}", term.field);
+                        let message = match kind.fields.is_empty() {
+                            true => format!(
+                                "{:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                                term.field
+                            ),
+                            false => format!("field label not supported: {}", term.field),
+                        };
                         return Err(Status::bad_request(message));
                     }
                 },

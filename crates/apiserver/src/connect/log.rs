@@ -4,12 +4,14 @@
 
 use api::{Kind, SubKind};
 use apimachinery::call::{BoxFuture, Raw, RawBody};
+use apimachinery::field::{ErrorList, Path};
 use apimachinery::{Ref, Reply, Status, k};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, BodyStream, Full};
 
 use super::{escape, stream, words};
+use crate::endpoints::options;
 use crate::tunnel::Tunnels;
 use crate::{Connect, Lister, Request};
 
@@ -33,7 +35,33 @@ impl Connect for Log {
     }
 }
 
+/// Upstream: ValidatePodLogOptions.
+fn check(request: &Request) -> Result<(), Status> {
+    let options = &request.options;
+    options::numbers(options, &["tailLines", "limitBytes", "sinceSeconds"])?;
+    let mut errs = ErrorList::new();
+    for (name, least, why) in [
+        ("tailLines", 0, "must be greater than or equal to 0"),
+        ("limitBytes", 1, "must be greater than 0"),
+        ("sinceSeconds", 1, "must be greater than 0"),
+    ] {
+        let number = options::values(options, name).first().and_then(|value| value.parse::<i64>().ok());
+        if let Some(number) = number.filter(|number| *number < least) {
+            errs.invalid(&Path::new(name), number, why);
+        }
+    }
+    if ["sinceSeconds", "sinceTime"].iter().all(|name| !options::values(options, name).is_empty()) {
+        errs.forbidden(&Path::new(""), "at most one of `sinceTime` or `sinceSeconds` may be specified");
+    }
+    if errs.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid("", "PodLogOptions", &request.target.name, errs))
+    }
+}
+
 async fn log(request: &Request, tunnels: &Tunnels) -> Result<Reply, Status> {
+    check(request)?;
     request.api.cacher.catch_up().await?;
     let target = &request.target;
     let item = request

@@ -89,6 +89,7 @@ async fn token(request: &Request, accounts: &ServiceAccounts) -> Result<Doc, Sta
 
 async fn self_subject(request: &Request) -> Result<Doc, Status> {
     let mut out = review(request, AUTHENTICATION).await?;
+    out.edit().set(k::METADATA, doc!({ "creationTimestamp": apimachinery::gotime::format(request.now) }));
     out.edit().at(k::STATUS).set("userInfo", describe(&request.user));
     Ok(out)
 }

@@ -67,7 +67,10 @@ impl Request {
     ) -> Result<Request, Status> {
         let Target::Resource(target) = call.target else { return Err(Status::unknown_path()) };
         let (kind, version) = api.kinds.served(&target.gvr).ok_or_else(Status::unknown_path)?;
-        if !kind.is_namespaced() && !target.namespace.is_empty() {
+        let unplaced = kind.is_namespaced() && target.namespace.is_empty() && !target.name.is_empty();
+        let misplaced = !kind.is_namespaced() && !target.namespace.is_empty();
+        let beyond = target.subresource != "proxy" && !target.rest.trim_matches('/').is_empty();
+        if misplaced || unplaced || beyond {
             return Err(Status::unknown_path());
         }
         Ok(Request {

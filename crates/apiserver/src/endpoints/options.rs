@@ -5,7 +5,7 @@
 //! Upstream: k8s.io/apimachinery/pkg/apis/meta/{v1,internalversion}/validation.
 
 use apimachinery::Status;
-use apimachinery::call::{Options, Verb};
+use apimachinery::call::{Options, Rendering, Verb};
 use apimachinery::field::{ErrorList, Path};
 
 use super::{Request, patch};
@@ -19,6 +19,15 @@ const MANAGER_MAX: usize = 128;
 /// 400 for what is no number, 422 for the rest.
 pub fn check(request: &Request) -> Result<(), Status> {
     let options = &request.options;
+    if matches!(request.accept.rendering, Rendering::Table { .. }) {
+        let included = values(options, "includeObject").first().copied().unwrap_or_default();
+        if !matches!(included, "" | "None" | "Metadata" | "Object") {
+            let why = "must be 'Metadata', 'Object', 'None', or empty";
+            return Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {included:?}: {why}"
+            )));
+        }
+    }
     let mut errs = ErrorList::new();
     let kind = match request.verb {
         Verb::List | Verb::Watch => "ListOptions",
@@ -49,13 +58,15 @@ pub fn check(request: &Request) -> Result<(), Status> {
     if errs.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", kind, "", errs)) }
 }
 
-fn values<'o>(options: &'o Options, name: &str) -> Vec<&'o str> {
+/// What an option was set to, but for empty text.
+pub(crate) fn values<'o>(options: &'o Options, name: &str) -> Vec<&'o str> {
     let all = options.query.iter().filter(|(n, _)| n == name);
     all.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty()).collect()
 }
 
-/// In Go's words.
-fn numbers(options: &Options, names: &[&str]) -> Result<(), Status> {
+/// # Errors
+/// 400 in Go's words.
+pub(crate) fn numbers(options: &Options, names: &[&str]) -> Result<(), Status> {
     for name in names {
         let Some(value) = values(options, name).first().copied() else { continue };
         let Err(err) = value.parse::<i64>() else { continue };

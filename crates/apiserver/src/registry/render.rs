@@ -54,7 +54,7 @@ pub fn metadata(object: Ref<'_>, version: &str) -> Doc {
 /// The answer with one object.
 ///
 /// # Errors
-/// 406 for tables that are not made.
+/// 406 when the metadata of a list is asked for.
 pub fn object(
     request: &Request,
     code: u16,
@@ -65,6 +65,13 @@ pub fn object(
     if renderer.is_plain() {
         return Ok(Reply::Object { code, object: stored, warnings });
     }
+    if let Rendering::Metadata { list: true, .. } = renderer.rendering {
+        let what = format!(
+            "PartialObjectMetadataList, but the requested object is not a list ({})",
+            internal(&request.kind)
+        );
+        return Err(not_this(&what));
+    }
     Ok(Reply::Doc { code, doc: Box::new(renderer.doc(&stored)), warnings })
 }
 
@@ -72,7 +79,7 @@ pub fn object(
 pub fn part(request: &Request, columns: &[Column], doc: Doc) -> Reply {
     let doc = match &Renderer::of(request).rendering {
         Rendering::Object => doc,
-        Rendering::Metadata { version } => metadata(doc.root(), version),
+        Rendering::Metadata { version, .. } => metadata(doc.root(), version),
         Rendering::Table { version, include } => {
             let revision = doc.get(k::METADATA).get(k::RESOURCE_VERSION).str().to_owned();
             let mut out =
@@ -87,7 +94,7 @@ pub fn part(request: &Request, columns: &[Column], doc: Doc) -> Reply {
 /// The answer with a list.
 ///
 /// # Errors
-/// None today; renderings that can fail will be refused here.
+/// 406 when the metadata of one object is asked for.
 pub fn list(request: &Request, mut list: List) -> Result<Reply, Status> {
     let renderer = Renderer::of(request);
     let (kind, version) = (&*request.kind, request.served());
@@ -125,7 +132,12 @@ pub fn list(request: &Request, mut list: List) -> Result<Reply, Status> {
                 true,
             )
         }
-        Rendering::Metadata { version } => {
+        Rendering::Metadata { list: false, .. } => {
+            let what =
+                format!("PartialObjectMetadata, but the requested object is a list ({}List)", internal(kind));
+            return Err(not_this(&what));
+        }
+        Rendering::Metadata { version, .. } => {
             let mut out = doc!({ "kind": "PartialObjectMetadataList", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": {}, "items": [] });
             for stored in &list.items {
                 out.edit().list(k::ITEMS).push(metadata(stored.doc().root(), version));
@@ -135,6 +147,25 @@ pub fn list(request: &Request, mut list: List) -> Result<Reply, Status> {
     };
     out.edit().set(k::METADATA, meta);
     Ok(Reply::Doc { code: 200, doc: Box::new(out), warnings: list.warnings })
+}
+
+/// The object that tells a watch's progress.
+pub fn bookmark(revision: u64, initial: bool, api_version: &str, kind: &str) -> Doc {
+    let mut bookmark = doc!({ "kind": kind, "apiVersion": api_version, "metadata": { "resourceVersion": revision.to_string() } });
+    if initial {
+        bookmark.edit().at(k::METADATA).at(k::ANNOTATIONS).set("k8s.io/initial-events-end", "true");
+    }
+    bookmark
+}
+
+fn not_this(asked: &str) -> Status {
+    Status::not_acceptable("").message_only(format!("you requested {asked}"))
+}
+
+/// What upstream's Go calls the kind inside.
+fn internal(kind: &Kind) -> String {
+    let group = kind.storage.group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+    format!("*{group}.{}", kind.kind)
 }
 
 // === impl Renderer ===
@@ -162,7 +193,7 @@ impl Renderer {
     fn doc_with_columns(&self, stored: &Stored, columns: bool) -> Doc {
         match &self.rendering {
             Rendering::Object => convert(&self.kind, &self.kind.versions[self.version], stored.doc()),
-            Rendering::Metadata { version } => metadata(stored.doc().root(), version),
+            Rendering::Metadata { version, .. } => metadata(stored.doc().root(), version),
             Rendering::Table { version, include } => {
                 let object = stored.doc();
                 let revision = stored.revision.to_string();
@@ -187,12 +218,18 @@ impl Renderer {
             return event;
         }
         let (kind, stored) = match &event {
-            WatchEvent::Added(stored) => ("ADDED", stored),
-            WatchEvent::Modified(stored) => ("MODIFIED", stored),
-            WatchEvent::Deleted(stored) => ("DELETED", stored),
+            WatchEvent::Added(stored) => ("ADDED", stored.clone()),
+            WatchEvent::Modified(stored) => ("MODIFIED", stored.clone()),
+            WatchEvent::Deleted(stored) => ("DELETED", stored.clone()),
+            // In another form, progress is told in that form, too.
+            WatchEvent::Bookmark { revision, initial } if self.rendering != Rendering::Object => {
+                let json = bookmark(*revision, *initial, "", "").to_json().into();
+                let (namespace, name) = (String::new(), String::new());
+                ("BOOKMARK", Arc::new(Stored { json, revision: *revision, namespace, name }))
+            }
             WatchEvent::Bookmark { .. } | WatchEvent::Error(_) | WatchEvent::Rendered { .. } => return event,
         };
-        let doc = self.doc_with_columns(stored, !self.columns_told);
+        let doc = self.doc_with_columns(&stored, !self.columns_told);
         self.columns_told = true;
         WatchEvent::Rendered { kind, doc: Arc::new(doc) }
     }

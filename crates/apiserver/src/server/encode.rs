@@ -14,6 +14,7 @@ use hyper::body::Frame;
 use super::protobuf;
 use super::request::{ACCEPTED, ACCEPTED_STREAMS};
 use super::upgrade::Pending;
+use crate::registry::render::bookmark;
 
 /// The body of every response.
 pub type ReplyBody = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -285,14 +286,6 @@ fn frame(event: &WatchEvent, api_version: &str, kind: &str, out: &mut BytesMut) 
             push("BOOKMARK", &bookmark(*revision, *initial, api_version, kind).to_json());
         }
     }
-}
-
-pub(super) fn bookmark(revision: u64, initial: bool, api_version: &str, kind: &str) -> Doc {
-    let mut bookmark = doc!({ "kind": kind, "apiVersion": api_version, "metadata": { "resourceVersion": revision.to_string() } });
-    if initial {
-        bookmark.edit().at(k::METADATA).at(k::ANNOTATIONS).set("k8s.io/initial-events-end", "true");
-    }
-    bookmark
 }
 
 fn raw_response(raw: Raw) -> Response<ReplyBody> {

@@ -14,7 +14,8 @@ use http::Response;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 
-use super::encode::{EVENTS_TOGETHER_MAX, ReplyBody, bookmark, failed, list_metadata, whole, with};
+use super::encode::{EVENTS_TOGETHER_MAX, ReplyBody, failed, list_metadata, whole, with};
+use crate::registry::render::bookmark;
 
 /// What a watch's answer calls itself.
 const STREAM: &str = "application/vnd.kubernetes.protobuf;stream=watch";

@@ -78,6 +78,10 @@ pub(super) fn wants_pretty(parts: &Parts) -> bool {
 
 /// What a path addresses.
 pub fn target(path: &str) -> Target {
+    // Nothing has an empty name; what is proxied to may be asked for anything.
+    if path.split_once("//").is_some_and(|(before, _)| !before.contains("/proxy")) {
+        return Target::Path(path.to_owned());
+    }
     let mut segments = Vec::with_capacity(SEGMENTS_USUAL);
     segments.extend(path.split('/').filter(|s| !s.is_empty()).map(|s| decode(s, false)));
     let mut words: Vec<&str> = Vec::with_capacity(segments.len());
@@ -229,12 +233,16 @@ fn field_validation(value: &str) -> FieldValidation {
     }
 }
 
-/// The first of the accepted forms that can be made. Upstream: content negotiation in endpoints/handlers.
+/// The best of the accepted forms that can be made. Upstream: content negotiation in endpoints/handlers.
 fn accept(header: &str) -> Result<Accept, Status> {
     if header.trim().is_empty() {
         return Ok(Accept::default());
     }
-    let mut forms = header.split(',').filter_map(one_form);
+    let mut wanted: Vec<&str> = header.split(',').collect();
+    if wanted.len() > 1 {
+        wanted.sort_by_key(|form| (std::cmp::Reverse(worth(form)), form.matches('*').count()));
+    }
+    let mut forms = wanted.into_iter().filter_map(one_form);
     let first = forms.next().ok_or_else(|| Status::not_acceptable(ACCEPTED))?;
     let object_too = forms.any(|form| form.rendering == Rendering::Object);
     Ok(Accept { object_too, ..first })
@@ -247,12 +255,17 @@ pub(super) fn takes_json(parts: &Parts, accept: &Accept) -> bool {
     forms.into_iter().any(|form| form.media == Media::Json && form.rendering == accept.rendering)
 }
 
+/// How much a form is wanted, in thousandths. Source: RFC 9110 section 12.4.2.
+fn worth(form: &str) -> u32 {
+    let mut parameters = form.split(';').skip(1).map(str::trim);
+    let weight = parameters.find_map(|p| p.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+    (f32::clamp(weight, 0.0, 1.0) * 1000.0) as u32
+}
+
 fn one_form(form: &str) -> Option<Accept> {
     let mut parts = form.split(';').map(str::trim);
     let media = match parts.next()? {
         "application/json" | "*/*" | "application/*" => Media::Json,
-        // Terminals and browsers: JSON is what upstream gives them too.
-        "text/html" | "text/plain" => Media::Json,
         yaml::MEDIA_TYPE => Media::Yaml,
         protobuf::MEDIA_TYPE => Media::Protobuf,
         _ => return None,
@@ -274,7 +287,7 @@ fn one_form(form: &str) -> Option<Accept> {
             Rendering::Table { version, include: String::new() }
         }
         ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => {
-            Rendering::Metadata { version }
+            Rendering::Metadata { version, list: rendering.ends_with("List") }
         }
         _ => return None,
     };
@@ -366,9 +379,12 @@ mod tests {
         let parts = request.expect("a request").into_parts().0;
         let call = call(&parts);
         assert_eq!((call.accept.media, takes_json(&parts, &call.accept)), (Media::Protobuf, true));
-        let metadata = Accept { rendering: Rendering::Metadata { version: "v1".into() }, ..call.accept };
+        let metadata =
+            Accept { rendering: Rendering::Metadata { version: "v1".into(), list: false }, ..call.accept };
         assert!(!takes_json(&parts, &metadata));
-        assert_eq!(accept("application/cbor").expect_err("nobody makes it").code, 406);
+        let best = accept("*/*,application/json;q=0.9,application/yaml, text/html").expect("one of them");
+        assert_eq!(best.media, Media::Yaml);
+        assert_eq!(accept("application/cbor, text/plain").expect_err("nobody makes it").code, 406);
     }
 
     #[test]

@@ -105,6 +105,9 @@ async fn patches(server: &Server, kind: &Kind, path: &str, at: &str) {
     stale.edit().at(k::METADATA).set(k::RESOURCE_VERSION, "1");
     let why = server.put(at, &stale).await.fails(409);
     assert!(why.contains("the object has been modified"), "{path}: {why}");
+    stale.edit().at(k::METADATA).set(k::RESOURCE_VERSION, "x");
+    let why = server.put(at, &stale).await.fails(500);
+    assert_eq!(why, "strconv.ParseUint: parsing \"x\": invalid syntax", "{path}");
     let apply = server
         .send("PATCH", at, &[("content-type", "application/apply-patch+yaml")], Bytes::from("a: b"))
         .await;
@@ -133,6 +136,18 @@ async fn views(server: &Server, path: &str, first: &str) {
         .await
         .ok();
     assert!(metadata.get(k::ITEMS).items().all(|i| i.len() == 3), "{path}");
+    let watch = format!(
+        "{path}?watch=1&timeoutSeconds=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    );
+    for form in ["PartialObjectMetadata", "Table"] {
+        let accept = format!("application/json;as={form};v=v1;g=meta.k8s.io");
+        let events = server.send("GET", &watch, &[("accept", &accept)], Bytes::new()).await.ok();
+        assert!(events.root().items().any(|event| event.get(k::TYPE).str() == "BOOKMARK"), "{path}");
+        assert!(events.root().items().all(|e| e.get(k::OBJECT).get(k::KIND).str() == form), "{path} {form}");
+        if form == "PartialObjectMetadata" {
+            server.send("GET", path, &[("accept", &accept)], Bytes::new()).await.fails(406);
+        }
+    }
     for (selector, found) in [("one%3D1,two", 1), ("one%21%3D1,two", 0), ("one+in+(1,2),!four", 1)] {
         let list = server.get(&format!("{path}?labelSelector={selector}")).await.ok();
         assert_eq!(list.get(k::ITEMS).len(), found, "{path} {selector}");

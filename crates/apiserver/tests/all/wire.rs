@@ -51,7 +51,10 @@ impl Wire {
         let (store, cacher) = (api.store.clone(), api.cacher.clone());
         let rest = Arc::into_inner(api).expect("nobody else has it");
         let paths = paths::handlers(tokens(), tunnel::Tunnels::default(), String::new());
-        let api = Arc::new(Api { store, cacher, authorization: vec![Box::new(Anything)], paths, ..rest });
+        let connect: Vec<Box<dyn apiserver::Connect>> =
+            vec![Box::new(apiserver::connect::log::Log { tunnels: tunnel::Tunnels::default() })];
+        let api =
+            Arc::new(Api { store, cacher, authorization: vec![Box::new(Anything)], paths, connect, ..rest });
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let files = TlsFiles { certificate: dir.path().join("crt"), key: dir.path().join("key") };
@@ -228,6 +231,9 @@ async fn addresses(wire: &Wire) {
         ("GET", "/api/v1/namespaces/default/nodes"),
         ("POST", "/api/v1/namespaces/default/nodes"),
         ("GET", "/api/v1/namespaces/default/configmaps/a/status"),
+        ("GET", "/api/v1/configmaps/a"),
+        ("GET", "/api/v1//configmaps"),
+        ("GET", "/api/v1/namespaces/default/pods/a/status/more"),
         ("PUT", "/api/v1/namespaces/default/configmaps/a/scale"),
     ] {
         let (code, status) = wire.send(method, path, JSON, body).await;
@@ -265,7 +271,12 @@ async fn options(wire: &Wire) {
         ("GET", "timeoutSeconds=99999999999999999999&watch", bad, "value out of range"),
         ("GET", "resourceVersion=x", bad, "Invalid value: \"x\""),
         ("GET", "resourceVersion=x&watch=1", bad, "Invalid value: \"x\""),
-        ("GET", "fieldSelector=no.such%3Dfield", bad, "field label not supported: no.such"),
+        (
+            "GET",
+            "fieldSelector=no.such%3Dfield",
+            bad,
+            "\"no.such\" is not a known field selector: only \"metadata.name\"",
+        ),
         ("GET", "fieldSelector=nonsense", bad, "invalid selector"),
         ("GET", "labelSelector=a+in+(", bad, "unable to parse requirement"),
         ("GET", "labelSelector=-", bad, "unable to parse requirement"),
@@ -300,6 +311,14 @@ async fn options(wire: &Wire) {
         let (code_is, status) = wire.send(method, &format!("{MAPS}?{query}"), JSON, b"").await;
         check(query, code_is, &status, (code, reason, message));
     }
+    for (query, (code, reason), message) in [
+        ("tailLines=x", bad, "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ("tailLines=-1", invalid, "PodLogOptions \"a\" is invalid: tailLines: Invalid value: -1"),
+        ("sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z", invalid, "at most one of `sinceTime` or"),
+    ] {
+        let (code_is, status) = wire.send("GET", &format!("{PODS}/a/log?{query}"), "", b"").await;
+        check(query, code_is, &status, (code, reason, message));
+    }
 }
 
 async fn forms(wire: &Wire) {
@@ -314,7 +333,7 @@ async fn forms(wire: &Wire) {
         let (code, status) = wire.send(method, &path, media, &object).await;
         check(media, code, &status, (415, "UnsupportedMediaType", accepted));
     }
-    let (code, body) = wire.ask(&format!("GET {MAPS} HTTP/1.1\r\naccept: image/png"), b"").await;
+    let (code, body) = wire.ask(&format!("GET {MAPS} HTTP/1.1\r\naccept: image/png, text/html"), b"").await;
     let status = json::parse(body.into_bytes()).unwrap().doc;
     check(
         "accept",
@@ -328,6 +347,11 @@ async fn forms(wire: &Wire) {
         body.starts_with("apiVersion: v1\nitems:\n- metadata:\n") && body.contains("\nkind: ConfigMapList\n"),
         "{body}"
     );
+    let table = format!(
+        "GET {MAPS}?includeObject=All HTTP/1.1\r\naccept: application/json;as=Table;v=v1;g=meta.k8s.io"
+    );
+    let (code, body) = wire.ask(&table, b"").await;
+    assert!(code == 400 && body.contains("Unable to convert to Table as requested: includeObject"), "{body}");
     let watch = format!("GET {MAPS}?watch=true HTTP/1.1\r\naccept: application/yaml");
     let (code, body) = wire.ask(&watch, b"").await;
     assert!(code == 406 && body.contains("are accepted: application/json;stream=watch"), "{body}");

@@ -54,7 +54,7 @@ pub fn accept(call: &Call) -> String {
     match &call.accept.rendering {
         Rendering::Object => media.to_owned(),
         Rendering::Table { version, .. } => format!("{media};as=Table;v={version};g=meta.k8s.io"),
-        Rendering::Metadata { version } => {
+        Rendering::Metadata { version, .. } => {
             let list = if call.verb == Verb::List { "List" } else { "" };
             format!("{media};as=PartialObjectMetadata{list};v={version};g=meta.k8s.io")
         }
