@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::doc::Doc;
 use crate::gvk::Gvr;
 use crate::status::Status;
+pub use crate::stored::Stored;
 
 /// A future that can be sent and stored.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -289,29 +290,6 @@ pub trait Upgrade: Send + Sync + std::fmt::Debug {
     fn protocol(&self) -> &str;
 }
 
-/// An object as it is stored and served: JSON in the storage version with its `resourceVersion`.
-#[derive(Debug)]
-pub struct Stored {
-    /// The JSON text.
-    pub json: Bytes,
-    /// The revision at which it was written.
-    pub revision: u64,
-    /// Empty for cluster-scoped kinds.
-    pub namespace: String,
-    /// The object's name.
-    pub name: String,
-}
-
-impl Stored {
-    /// The object as a document of its own.
-    ///
-    /// # Panics
-    /// Never for what the API server stored: it only stores JSON that it has written itself.
-    pub fn doc(&self) -> Doc {
-        crate::codec::json::parse(self.json.to_vec()).expect("stored objects are JSON written by us").doc
-    }
-}
-
 /// An answer.
 pub enum Reply {
     /// An object as stored.
@@ -348,7 +326,7 @@ impl std::fmt::Debug for Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Reply::Object { code, object, .. } => {
-                write!(f, "Object({code}, {}/{})", object.namespace, object.name)
+                write!(f, "Object({code}, {}/{})", object.namespace(), object.name())
             }
             Reply::Doc { code, doc, .. } => write!(f, "Doc({code}, {:?})", doc.root()),
             Reply::List(list) => write!(f, "List({} items at {})", list.items.len(), list.revision),

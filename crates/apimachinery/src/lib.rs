@@ -13,6 +13,7 @@ pub mod quota_usage;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod stored;
 pub mod validation;
 
 pub use call::{Call, Reply, Transport};

@@ -30,7 +30,7 @@ use apimachinery::Call;
 use apimachinery::call::{BoxFuture, Reply, Transport, TransportError};
 use storage::Store;
 
-pub use cacher::{Cacher, Item, Lister};
+pub use cacher::{Cacher, Lister};
 pub use endpoints::Request;
 pub use handler::handle;
 pub use kinds::Kinds;

@@ -7,7 +7,6 @@ use apimachinery::call::{
     User, Verb, WatchEvent, Who, Wire,
 };
 use apimachinery::{Doc, Gvr, Status, doc, k};
-use bytes::Bytes;
 use futures_util::StreamExt;
 
 /// Why a request failed.
@@ -399,10 +398,6 @@ fn json(doc: Doc) -> Body {
 
 fn stored(doc: &Doc) -> Stored {
     let meta = doc.get(k::METADATA);
-    Stored {
-        json: Bytes::from(doc.to_json()),
-        revision: meta.get(k::RESOURCE_VERSION).str().parse().unwrap_or(0),
-        namespace: meta.get(k::NAMESPACE).str().to_owned(),
-        name: meta.get(k::NAME).str().to_owned(),
-    }
+    let revision = meta.get(k::RESOURCE_VERSION).str().parse().unwrap_or(0);
+    Stored::new(doc.to_json().into(), revision, meta.get(k::NAMESPACE).str(), meta.get(k::NAME).str())
 }

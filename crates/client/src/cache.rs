@@ -1,18 +1,19 @@
 //! A kind's objects as the server last told, by key and by named indexes.
 //!
-//! An object is the server's own `Arc` with its text; it is parsed once when it enters, and only if indexes or handlers
-//! need that. Who reads gets `Arc`s and makes a `Doc` of what it works on. The [`crate::reflector`] keeps it fresh.
+//! An object is the server's own `Arc` with its text; it is parsed once when it enters, and only if an index may need that. Who reads gets `Arc`s and makes a `Doc` of what it works on. The [`crate::reflector`] keeps it fresh.
 //! Upstream: client-go tools/cache (Indexer, SharedInformer).
 
 use std::borrow::Borrow;
+use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use apimachinery::Doc;
 use apimachinery::call::Stored;
+use apimachinery::{Doc, Ref};
+use memchr::memmem;
 use tokio::sync::Notify;
 
 /// Namespace and name; the namespace is empty for cluster-scoped objects.
@@ -25,7 +26,13 @@ pub struct ObjectKey {
 }
 
 /// Gives an object's values in an index; evaluated once, when the object enters.
-pub type IndexFn = fn(&Doc) -> Vec<String>;
+pub type IndexFn = fn(&Entering<'_>) -> Vec<String>;
+
+/// An object that enters, as index functions see it: parsed only if one of them looks into it.
+pub struct Entering<'s> {
+    stored: &'s Stored,
+    doc: OnceCell<Doc>,
+}
 
 /// A change of one object.
 pub struct Change<'a> {
@@ -35,7 +42,7 @@ pub struct Change<'a> {
     pub old: Option<&'a Arc<Stored>>,
     /// What is there now.
     pub new: Option<&'a Arc<Stored>>,
-    names: &'a [(&'static str, IndexFn)],
+    indexes: &'a [(&'static str, IndexFn)],
     old_values: &'a [Value],
     new_values: &'a [Value],
 }
@@ -54,7 +61,7 @@ pub struct SharedCache {
 }
 
 struct Shared {
-    indexers: Vec<(&'static str, IndexFn)>,
+    indexes: Vec<(&'static str, IndexFn)>,
     // The value of every entry that stands in no index.
     unnamed: Arc<str>,
     state: Mutex<State>,
@@ -85,7 +92,7 @@ trait Place {
 
 impl Place for Entry {
     fn place(&self) -> (&str, &str, &str) {
-        (&self.value, &self.stored.namespace, &self.stored.name)
+        (&self.value, self.stored.namespace(), self.stored.name())
     }
 }
 
@@ -157,7 +164,7 @@ impl ObjectKey {
 
     /// The key of a stored object.
     pub fn of(stored: &Stored) -> ObjectKey {
-        ObjectKey::new(&stored.namespace, &stored.name)
+        ObjectKey::new(stored.namespace(), stored.name())
     }
 }
 
@@ -170,6 +177,25 @@ impl std::fmt::Display for ObjectKey {
     }
 }
 
+// === impl Entering ===
+
+impl Entering<'_> {
+    /// Whether a word stands anywhere in the object's text: where it does not, there is no field of that name.
+    pub fn mentions(&self, word: &str) -> bool {
+        memmem::find(&self.stored.json, word.as_bytes()).is_some()
+    }
+
+    /// The object's name.
+    pub fn name(&self) -> &str {
+        self.stored.name()
+    }
+
+    /// The object's fields.
+    pub fn root(&self) -> Ref<'_> {
+        self.doc.get_or_init(|| self.stored.doc()).root()
+    }
+}
+
 // === impl Change ===
 
 impl Change<'_> {
@@ -178,30 +204,28 @@ impl Change<'_> {
     /// # Panics
     /// When the cache has no such index.
     pub fn values(&self, index: &str) -> BTreeSet<&str> {
-        let at = position(self.names, index) as u8;
+        let at = position(self.indexes, index) as u8;
         let values = self.old_values.iter().chain(self.new_values);
         values.filter(|(index, _)| *index == at).map(|(_, value)| &**value).collect()
     }
 }
 
-fn position(indexers: &[(&'static str, IndexFn)], index: &str) -> usize {
-    indexers
-        .iter()
-        .position(|(name, _)| *name == index)
-        .expect("an index is declared where its cache is made")
+fn position(indexes: &[(&'static str, IndexFn)], index: &str) -> usize {
+    let found = indexes.iter().position(|(name, _)| *name == index);
+    found.expect("an index is declared where its cache is made")
 }
 
 // === impl SharedCache ===
 
 impl SharedCache {
     /// An empty cache with these indexes.
-    pub fn new(indexers: Vec<(&'static str, IndexFn)>) -> SharedCache {
-        let indexes = indexers.iter().map(|_| BTreeSet::new()).collect();
-        let state = State { indexes, ..State::default() };
+    pub fn new(indexes: Vec<(&'static str, IndexFn)>) -> SharedCache {
+        let empty = indexes.iter().map(|_| BTreeSet::new()).collect();
+        let state = State { indexes: empty, ..State::default() };
         let progress = Mutex::new(Progress::default());
         SharedCache {
             shared: Arc::new(Shared {
-                indexers,
+                indexes,
                 unnamed: Arc::default(),
                 state: Mutex::new(state),
                 progress,
@@ -242,7 +266,7 @@ impl SharedCache {
         let state = self.lock();
         let from = (Bound::Included(from), Bound::Unbounded);
         let inside =
-            state.objects.range::<dyn Place, _>(from).take_while(|(e, _)| e.stored.namespace == namespace);
+            state.objects.range::<dyn Place, _>(from).take_while(|(e, _)| e.stored.namespace() == namespace);
         inside.map(|(e, _)| e.stored.clone()).collect()
     }
 
@@ -254,7 +278,7 @@ impl SharedCache {
         let state = self.lock();
         let first = ObjectKey::default();
         let from: &dyn Place = &(value, &first);
-        let entries = state.indexes[position(&self.shared.indexers, index)]
+        let entries = state.indexes[position(&self.shared.indexes, index)]
             .range::<dyn Place, _>((Bound::Included(from), Bound::Unbounded));
         entries.take_while(|e| &*e.value == value).map(|e| e.stored.clone()).collect()
     }
@@ -386,12 +410,9 @@ impl SharedCache {
     }
 
     fn index(&self, stored: &Stored) -> Box<[Value]> {
-        if self.shared.indexers.is_empty() {
-            return Box::default();
-        }
-        let doc = stored.doc();
-        let indexers = (0..).zip(&self.shared.indexers);
-        indexers.flat_map(|(at, (_, of))| of(&doc).into_iter().map(move |v| (at, Arc::from(v)))).collect()
+        let object = Entering { stored, doc: OnceCell::new() };
+        let indexes = (0..).zip(&self.shared.indexes);
+        indexes.flat_map(|(at, (_, of))| of(&object).into_iter().map(move |v| (at, Arc::from(v)))).collect()
     }
 
     fn change<'a>(
@@ -404,7 +425,7 @@ impl SharedCache {
             key,
             old: old.map(|(stored, _)| stored),
             new: new.map(|(stored, _)| stored),
-            names: &self.shared.indexers,
+            indexes: &self.shared.indexes,
             old_values: old.map_or(&[], |(_, values)| values),
             new_values: new.map_or(&[], |(_, values)| values),
         }
@@ -423,16 +444,16 @@ mod tests {
     fn stored(name: &str, node: &str, revision: u64) -> Arc<Stored> {
         let doc = doc!({ "metadata": { "name": name, "namespace": "ns" }, "spec": { "nodeName": node } });
         let json = doc.to_json().into();
-        Arc::new(Stored { json, revision, namespace: "ns".into(), name: name.into() })
+        Arc::new(Stored::new(json, revision, "ns", name))
     }
 
     fn names(found: Vec<Arc<Stored>>) -> Vec<String> {
-        found.iter().map(|s| s.name.clone()).collect()
+        found.iter().map(|s| s.name().to_owned()).collect()
     }
 
     #[test]
     fn indexes_and_handlers_follow_the_objects() {
-        let by_node: IndexFn = |doc| vec![doc.get(k::SPEC).get(k::NODE_NAME).str().to_owned()];
+        let by_node: IndexFn = |object| vec![object.root().get(k::SPEC).get(k::NODE_NAME).str().to_owned()];
         let cache = SharedCache::new(vec![("node", by_node)]);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = seen.clone();

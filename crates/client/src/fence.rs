@@ -92,7 +92,7 @@ mod tests {
     use std::time::Duration;
 
     fn pod(name: &str, revision: u64) -> Arc<Stored> {
-        Arc::new(Stored { json: "{}".into(), revision, namespace: "ns".into(), name: name.into() })
+        Arc::new(Stored::new("{}".into(), revision, "ns", name))
     }
 
     #[test]

@@ -30,9 +30,9 @@ pub struct Selection {
 pub fn start(
     resource: Resource,
     selection: Selection,
-    indexers: Vec<(&'static str, IndexFn)>,
+    indexes: Vec<(&'static str, IndexFn)>,
 ) -> (SharedCache, base::task::Task<()>) {
-    let cache = SharedCache::new(indexers);
+    let cache = SharedCache::new(indexes);
     let task = base::task::spawn(run(resource, selection, cache.clone()));
     (cache, task)
 }

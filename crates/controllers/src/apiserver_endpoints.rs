@@ -19,17 +19,17 @@ pub const APISERVER_ENDPOINTS: Controller = Controller {
     reads: &[
         Read {
             gvr: SERVICES,
-            indexes: &[("name", by_name)],
+            indexes: &[("name", objects::by_name)],
             wakes: Wakes::Through { index: "name", map: ours },
         },
         Read {
             gvr: ENDPOINTS,
-            indexes: &[("name", by_name)],
+            indexes: &[("name", objects::by_name)],
             wakes: Wakes::Through { index: "name", map: ours },
         },
         Read {
             gvr: ENDPOINT_SLICES,
-            indexes: &[("name", by_name)],
+            indexes: &[("name", objects::by_name)],
             wakes: Wakes::Through { index: "name", map: ours },
         },
     ],
@@ -41,10 +41,6 @@ pub const APISERVER_ENDPOINTS: Controller = Controller {
     reconcile: |ctx, key| -> BoxFuture<'static, _> { Box::pin(async move { reconcile(&ctx, &key).await }) },
     begin: |_| vec![ObjectKey::new("default", NAME)],
 };
-
-fn by_name(object: &Doc) -> Vec<String> {
-    vec![objects::name(object.root()).to_owned()]
-}
 
 fn ours(_: &Ctx, namespace: &str, name: &str) -> Vec<ObjectKey> {
     if (namespace, name) == ("default", NAME) { vec![ObjectKey::new(namespace, name)] } else { Vec::new() }

@@ -4,6 +4,7 @@
 use apimachinery::call::BoxFuture;
 use apimachinery::selector::Selector;
 use apimachinery::{Doc, Ref, k};
+use client::cache::Entering;
 use client::gvr::CLUSTER_ROLES;
 use client::{Error, ObjectKey};
 
@@ -39,8 +40,8 @@ pub const CLUSTER_ROLE_AGGREGATION: Controller = Controller {
     begin: nothing,
 };
 
-fn sums(role: &Doc) -> Vec<String> {
-    if role.get(k::AGGREGATION_RULE).is_set() { vec![String::new()] } else { Vec::new() }
+fn sums(role: &Entering<'_>) -> Vec<String> {
+    if role.root().get(k::AGGREGATION_RULE).is_set() { vec![String::new()] } else { Vec::new() }
 }
 
 async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
@@ -70,7 +71,7 @@ fn sum<'a>(role: &Doc, all: &'a [Seen]) -> Vec<Ref<'a>> {
         // Validation refuses what cannot be read.
         let Ok(selector) = Selector::from_label_selector(selector) else { continue };
         let selected = all.iter().filter(|other| {
-            other.stored.name != own && objects::selects(&selector, objects::labels(other.root()))
+            other.stored.name() != own && objects::selects(&selector, objects::labels(other.root()))
         });
         for rule in selected.flat_map(|other| other.root().get(k::RULES).items()) {
             if !out.iter().any(|known| known.same(rule)) {

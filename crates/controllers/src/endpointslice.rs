@@ -8,6 +8,7 @@ use apimachinery::call::BoxFuture;
 use apimachinery::schema::views::core_v1::{Pod, Service};
 use apimachinery::selector::Selector;
 use apimachinery::{Doc, Ref, doc, k};
+use client::cache::Entering;
 use client::gvr::{ENDPOINT_SLICES, PODS, SERVICES};
 use client::{DeleteOptions, Error, ObjectKey};
 
@@ -70,7 +71,7 @@ pub const ENDPOINT_SLICE: Controller = Controller {
 };
 
 /// Index: one pair of the selector, under which every pod that it selects finds the Service.
-fn by_selector(service: &Doc) -> Vec<String> {
+fn by_selector(service: &Entering<'_>) -> Vec<String> {
     let root = service.root();
     let pairs = root.get(k::SPEC).get(k::SELECTOR).entries();
     let first = pairs.map(|(key, value)| format!("{key}={}", value.str())).min();
@@ -189,7 +190,7 @@ pub async fn execute(ctx: &Ctx, key: &ObjectKey, slices: &[Seen], plan: Plan) ->
     }
     for at in plan.delete {
         let slice = &slices[at];
-        match resource.delete(&slice.stored.name, DeleteOptions::uid(objects::uid(slice.root()))).await {
+        match resource.delete(slice.stored.name(), DeleteOptions::uid(objects::uid(slice.root()))).await {
             Ok(outcome) => ctx.deleted(key, &ENDPOINT_SLICES, &slice.stored, &outcome),
             Err(err) if err.is_not_found() => {}
             Err(err) => return Err(err),
@@ -437,7 +438,7 @@ mod tests {
     fn seen(mut doc: Doc, name: &str) -> Seen {
         doc.edit().at(k::METADATA).set(k::NAME, name);
         let json = doc.to_json().into();
-        Seen::new(Arc::new(Stored { json, revision: 1, namespace: "ns".into(), name: name.into() }))
+        Seen::new(Arc::new(Stored::new(json, 1, "ns", name)))
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use apimachinery::call::BoxFuture;
 use apimachinery::{Doc, Ref, doc, k};
-use client::cache::IndexFn;
+use client::cache::{Entering, IndexFn};
 use client::{
     DeleteOptions, Deleted, Error, ObjectKey, PatchType, Propagation, Resource, SharedCache, WorkQueue,
 };
@@ -16,11 +16,10 @@ const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
 /// What every kind's cache is indexed by, for this controller.
-pub const INDEXES: [(&str, IndexFn); 2] =
-    [("owners", owners), ("uid", |object| vec![objects::uid(object.root()).to_owned()])];
+pub const INDEXES: [(&str, IndexFn); 1] = [("owners", owners)];
 
 /// The declaration. Keys name kind and object: `deployments.apps/web` in the object's namespace; or `uid/<uid>` for an
-/// owner that is gone.
+/// owner that is gone, or `owner/<group>/<kind>/<name>` for one of an object in this namespace that is gone.
 pub const GARBAGE_COLLECTOR: Controller = Controller {
     name: "generic-garbage-collector",
     component: "garbage-collector-controller",
@@ -32,8 +31,11 @@ pub const GARBAGE_COLLECTOR: Controller = Controller {
     begin: nothing,
 };
 
-fn owners(object: &Doc) -> Vec<String> {
-    let all = object.get(k::METADATA).get(k::OWNER_REFERENCES).items();
+fn owners(object: &Entering<'_>) -> Vec<String> {
+    if !object.mentions("ownerReferences") {
+        return Vec::new();
+    }
+    let all = object.root().get(k::METADATA).get(k::OWNER_REFERENCES).items();
     all.map(|o| o.get(k::UID).str().to_owned()).collect()
 }
 
@@ -42,15 +44,14 @@ pub fn subscribe(cache: &SharedCache, kind: &Named, queue: WorkQueue<ObjectKey>)
     let resource = kind.gvr.group_resource();
     cache.subscribe(move |change| match change.new {
         None => {
-            change
-                .values("uid")
-                .into_iter()
-                .for_each(|uid| queue.add(ObjectKey::new("", &format!("uid/{uid}"))));
+            let Some(gone) = change.old.map(|old| old.doc()) else { return };
+            queue.add(ObjectKey::new("", &format!("uid/{}", objects::uid(gone.root()))));
             // An owner may wait for this one to go.
-            change
-                .values("owners")
-                .into_iter()
-                .for_each(|uid| queue.add(ObjectKey::new("", &format!("owner/{uid}"))));
+            for owner in gone.get(k::METADATA).get(k::OWNER_REFERENCES).items() {
+                let (kind, name) = (owner.get(k::KIND).str(), owner.get(k::NAME).str());
+                let name = format!("owner/{}/{kind}/{name}", group_of(owner));
+                queue.add(ObjectKey::new(&change.key.namespace, &name));
+            }
         }
         Some(new) => {
             let has_owners = !change.values("owners").is_empty();
@@ -66,8 +67,8 @@ pub fn subscribe(cache: &SharedCache, kind: &Named, queue: WorkQueue<ObjectKey>)
 async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
     let (kind, name) = key.name.split_once('/').unwrap_or_default();
     match kind {
-        "uid" => wake(ctx, "owners", name),
-        "owner" => wake(ctx, "uid", name),
+        "uid" => wake_dependents(ctx, name),
+        "owner" => wake_owner(ctx, &key.namespace, name),
         kind => {
             let kind = ctx.settings.kinds.iter().find(|k| k.gvr.group_resource().to_string() == kind);
             if let Some(kind) = kind
@@ -81,11 +82,30 @@ async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
     Ok(Action::Done)
 }
 
-fn wake(ctx: &Ctx, index: &str, uid: &str) {
+/// The group of the owner that a reference names; empty for the core group.
+fn group_of(owner: Ref<'_>) -> &str {
+    owner.get(k::API_VERSION).str().rsplit_once('/').map_or("", |(group, _)| group)
+}
+
+fn kind_of<'c>(ctx: &'c Ctx, group: &str, kind: &str) -> Option<&'c Named> {
+    ctx.settings.kinds.iter().find(|known| known.kind == kind && known.gvr.group == group)
+}
+
+fn wake_owner(ctx: &Ctx, namespace: &str, owner: &str) {
+    let mut parts = owner.splitn(3, '/');
+    let mut part = || parts.next().unwrap_or_default();
+    let (group, kind, name) = (part(), part(), part());
+    if let Some(kind) = kind_of(ctx, group, kind) {
+        let namespace = if kind.namespaced { namespace } else { "" };
+        ctx.wake(ObjectKey::new(namespace, &format!("{}/{name}", kind.gvr.group_resource())));
+    }
+}
+
+fn wake_dependents(ctx: &Ctx, uid: &str) {
     for kind in &ctx.settings.kinds {
         let resource = kind.gvr.group_resource();
-        for found in ctx.cache(&kind.gvr).by_index(index, uid) {
-            ctx.wake(ObjectKey::new(&found.namespace, &format!("{resource}/{}", found.name)));
+        for found in ctx.cache(&kind.gvr).by_index("owners", uid) {
+            ctx.wake(ObjectKey::new(found.namespace(), &format!("{resource}/{}", found.name())));
         }
     }
 }
@@ -152,13 +172,8 @@ impl Object<'_> {
     async fn owners(&self) -> Result<Owners<'_>, Error> {
         let mut out = Owners::default();
         for owner in self.seen.root().get(k::METADATA).get(k::OWNER_REFERENCES).items() {
-            let kind = self.ctx.settings.kinds.iter().find(|kind| {
-                kind.kind == owner.get(k::KIND).str()
-                    && owner.get(k::API_VERSION).str().rsplit_once('/').map_or("", |(g, _)| g)
-                        == kind.gvr.group
-            });
             // A kind that is not known here may well exist: nothing is deleted on its account.
-            let Some(kind) = kind else {
+            let Some(kind) = kind_of(self.ctx, group_of(owner), owner.get(k::KIND).str()) else {
                 out.solid.push(owner);
                 continue;
             };
@@ -199,8 +214,8 @@ impl Object<'_> {
                 .any(|o| o.get(k::UID).str() == uid && o.get(k::BLOCK_OWNER_DELETION).bool());
             blocked |= blocks;
             if !objects::is_deleting(dependent.root()) {
-                let name = format!("{}/{}", kind.gvr.group_resource(), dependent.stored.name);
-                self.ctx.wake(ObjectKey::new(&dependent.stored.namespace, &name));
+                let name = format!("{}/{}", kind.gvr.group_resource(), dependent.stored.name());
+                self.ctx.wake(ObjectKey::new(dependent.stored.namespace(), &name));
             }
         }
         if blocked { Ok(()) } else { self.remove_finalizer(FOREGROUND).await }
@@ -233,7 +248,7 @@ impl Object<'_> {
             resource_version: Some(meta.get(k::RESOURCE_VERSION).str().to_owned()),
             ..DeleteOptions::uid(meta.get(k::UID).str())
         };
-        match self.resource().delete(&self.seen.stored.name, options).await {
+        match self.resource().delete(self.seen.stored.name(), options).await {
             Ok(outcome) => {
                 if let Deleted::Marked(_) = &outcome {
                     self.ctx.deleted(self.key, &self.kind.gvr, &self.seen.stored, &outcome);
@@ -278,7 +293,7 @@ impl Object<'_> {
         let mut patch = doc!({ "metadata": { "uid": meta.get(k::UID).str(),
             "resourceVersion": meta.get(k::RESOURCE_VERSION).str() } });
         patch.edit().at(k::METADATA).set(field, list);
-        match self.resource().patch(&self.seen.stored.name, PatchType::Merge, patch, "").await {
+        match self.resource().patch(self.seen.stored.name(), PatchType::Merge, patch, "").await {
             Ok(written) => {
                 self.ctx.wrote(self.key, &self.kind.gvr, &written);
                 Ok(())
@@ -289,7 +304,7 @@ impl Object<'_> {
     }
 
     fn resource(&self) -> Resource {
-        objects::resource(&self.ctx.client, &self.kind.gvr, &self.seen.stored.namespace)
+        objects::resource(&self.ctx.client, &self.kind.gvr, self.seen.stored.namespace())
     }
 }
 

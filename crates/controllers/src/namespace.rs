@@ -103,7 +103,7 @@ async fn empty_of(ctx: &Ctx, namespace: &str, kind: &Named, left: &mut Left) -> 
                 propagation: Some(Propagation::Background),
                 ..DeleteOptions::uid(objects::uid(doc.root()))
             };
-            match resource.delete(&object.name, options).await {
+            match resource.delete(object.name(), options).await {
                 Ok(Deleted::Marked(now)) => doc = now.doc(),
                 Ok(Deleted::Gone) => continue,
                 Err(err) if err.is_not_found() || err.is_conflict() => continue,

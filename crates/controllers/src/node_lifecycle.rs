@@ -37,7 +37,7 @@ pub const NODE_LIFECYCLE: Controller = Controller {
         Read { gvr: NODES, indexes: &[], wakes: Wakes::Itself },
         Read {
             gvr: LEASES,
-            indexes: &[("name", |object| vec![objects::name(object.root()).to_owned()])],
+            indexes: &[("name", objects::by_name)],
             wakes: Wakes::Through {
                 index: "name",
                 map: |_, namespace, name| match namespace {
@@ -48,7 +48,7 @@ pub const NODE_LIFECYCLE: Controller = Controller {
         },
         Read {
             gvr: PODS,
-            indexes: &[("node", |pod| vec![pod.get(k::SPEC).get(k::NODE_NAME).str().to_owned()])],
+            indexes: &[("node", |pod| vec![pod.root().get(k::SPEC).get(k::NODE_NAME).str().to_owned()])],
             wakes: Wakes::Through {
                 index: "node",
                 map: |_, _, node| if node.is_empty() { Vec::new() } else { vec![ObjectKey::new("", node)] },
@@ -224,7 +224,7 @@ async fn mark_not_ready(ctx: &Ctx, key: &ObjectKey, pod: &Seen, now: Timestamp) 
     condition.edit().set(k::STATUS, "False").set(k::LAST_TRANSITION_TIME, gotime::format(now));
     objects::set_condition(&mut status, condition);
     new.edit().set(k::STATUS, status);
-    let pods = objects::resource(&ctx.client, &PODS, &pod.stored.namespace);
+    let pods = objects::resource(&ctx.client, &PODS, pod.stored.namespace());
     match pods.update_status(new).await {
         Ok(written) => {
             ctx.wrote(key, &PODS, &written);
@@ -236,10 +236,10 @@ async fn mark_not_ready(ctx: &Ctx, key: &ObjectKey, pod: &Seen, now: Timestamp) 
 }
 
 async fn evict(ctx: &Ctx, key: &ObjectKey, pod: &Seen) -> Result<(), Error> {
-    let message = format!("Marking for deletion Pod {}/{}", pod.stored.namespace, pod.stored.name);
+    let message = format!("Marking for deletion Pod {}/{}", pod.stored.namespace(), pod.stored.name());
     ctx.events.normal(ObjectRef::of(pod.root(), "v1", "Pod"), "TaintManagerEviction", message);
-    let pods = objects::resource(&ctx.client, &PODS, &pod.stored.namespace);
-    match pods.delete(&pod.stored.name, DeleteOptions::uid(objects::uid(pod.root()))).await {
+    let pods = objects::resource(&ctx.client, &PODS, pod.stored.namespace());
+    match pods.delete(pod.stored.name(), DeleteOptions::uid(objects::uid(pod.root()))).await {
         Ok(outcome) => ctx.deleted(key, &PODS, &pod.stored, &outcome),
         Err(err) if err.is_not_found() || err.is_conflict() => {}
         Err(err) => return Err(err),

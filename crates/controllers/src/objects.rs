@@ -7,6 +7,7 @@ use apimachinery::call::Stored;
 use apimachinery::selector::Selector;
 use apimachinery::{Doc, Gvr, Ref, doc, gotime, k};
 use base::time::Timestamp;
+use client::cache::Entering;
 use client::{Client, Error, ObjectKey, PatchType, Resource};
 
 use crate::manager::Ctx;
@@ -78,7 +79,7 @@ pub fn owner_reference(owner: Ref<'_>, api_version: &str, kind: &str) -> Doc {
 }
 
 /// Index: the uid of the controlling owner, or `orphan/<namespace>`.
-pub fn by_controller(object: &Doc) -> Vec<String> {
+pub fn by_controller(object: &Entering<'_>) -> Vec<String> {
     let root = object.root();
     match controller_of(root) {
         Some(owner) => vec![owner.get(k::UID).str().to_owned()],
@@ -86,8 +87,13 @@ pub fn by_controller(object: &Doc) -> Vec<String> {
     }
 }
 
+/// Index: the name.
+pub fn by_name(object: &Entering<'_>) -> Vec<String> {
+    vec![object.name().to_owned()]
+}
+
 /// Index: whom to wake: `=<kind>/<name>` of the controlling owner, or the labels (as JSON) of an object without one.
-pub fn by_owner_or_labels(object: &Doc) -> Vec<String> {
+pub fn by_owner_or_labels(object: &Entering<'_>) -> Vec<String> {
     let root = object.root();
     match controller_of(root) {
         Some(owner) => vec![format!("={}/{}", owner.get(k::KIND).str(), owner.get(k::NAME).str())],
@@ -195,7 +201,7 @@ impl Claim<'_> {
                 out.extend(self.adopt(&orphan).await?);
             }
         }
-        out.sort_by(|a, b| a.stored.name.cmp(&b.stored.name));
+        out.sort_by(|a, b| a.stored.name().cmp(b.stored.name()));
         Ok(out)
     }
 
@@ -227,7 +233,7 @@ impl Claim<'_> {
     /// An object that is gone, or another one of the same name, is nobody's concern.
     async fn patch(&self, object: &Seen, patch: Doc) -> Result<Option<Seen>, Error> {
         let resource = resource(&self.ctx.client, &self.claimed, &self.key.namespace);
-        match resource.patch(&object.stored.name, PatchType::Strategic, patch, "").await {
+        match resource.patch(object.stored.name(), PatchType::Strategic, patch, "").await {
             Ok(written) => {
                 self.ctx.wrote(self.key, &self.claimed, &written);
                 Ok(Some(Seen::new(written)))

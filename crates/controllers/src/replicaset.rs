@@ -234,7 +234,11 @@ impl Work<'_> {
                 match outcome {
                     Ok(pod) => {
                         self.ctx.wrote(self.key, &PODS, &pod);
-                        events.normal(self.about(), "SuccessfulCreate", format!("Created pod: {}", pod.name));
+                        events.normal(
+                            self.about(),
+                            "SuccessfulCreate",
+                            format!("Created pod: {}", pod.name()),
+                        );
                     }
                     // Nothing is to be created here any more.
                     Err(err) if err.is_namespace_terminating() => return Ok(()),
@@ -254,7 +258,7 @@ impl Work<'_> {
     }
 
     async fn delete(&self, pod: &Seen) -> Result<(), Error> {
-        let (ctx, name) = (self.ctx, &pod.stored.name);
+        let (ctx, name) = (self.ctx, pod.stored.name());
         let pods = objects::resource(&ctx.client, &PODS, &self.key.namespace);
         match pods.delete(name, DeleteOptions::uid(objects::uid(pod.root()))).await {
             Ok(outcome) => {
@@ -342,7 +346,7 @@ mod tests {
         let mut doc = extra;
         doc.edit().at(k::METADATA).set(k::NAME, name).set("creationTimestamp", "2026-01-01T00:00:00Z");
         let json = doc.to_json().into();
-        Seen::new(Arc::new(Stored { json, revision: 1, namespace: "ns".into(), name: name.into() }))
+        Seen::new(Arc::new(Stored::new(json, 1, "ns", name)))
     }
 
     fn set(replicas: i64) -> Doc {

@@ -2,7 +2,8 @@
 //! Upstream: pkg/controller/certificates/rootcacertpublisher.
 
 use apimachinery::call::BoxFuture;
-use apimachinery::{Doc, doc, k};
+use apimachinery::{doc, k};
+use client::cache::Entering;
 use client::gvr::{CONFIG_MAPS, NAMESPACES};
 use client::{Error, ObjectKey};
 
@@ -38,8 +39,8 @@ pub const ROOT_CA: Controller = Controller {
 };
 
 /// Index: one value for the ConfigMap that is kept here, none for all the others.
-fn ours(object: &Doc) -> Vec<String> {
-    if objects::name(object.root()) == NAME { vec![String::new()] } else { Vec::new() }
+fn ours(object: &Entering<'_>) -> Vec<String> {
+    if object.name() == NAME { vec![String::new()] } else { Vec::new() }
 }
 
 async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {

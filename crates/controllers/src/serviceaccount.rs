@@ -17,7 +17,7 @@ pub const SERVICE_ACCOUNT: Controller = Controller {
         Read { gvr: NAMESPACES, indexes: &[], wakes: Wakes::Itself },
         Read {
             gvr: SERVICE_ACCOUNTS,
-            indexes: &[("name", |object| vec![objects::name(object.root()).to_owned()])],
+            indexes: &[("name", objects::by_name)],
             wakes: Wakes::Through {
                 index: "name",
                 map: |_, namespace, name| match name {

@@ -35,7 +35,7 @@ pub const SERVICE_CIDRS_CONTROLLER: Controller = Controller {
         },
         Read {
             gvr: IP_ADDRESSES,
-            indexes: &[("name", |object| vec![objects::name(object.root()).to_owned()])],
+            indexes: &[("name", objects::by_name)],
             wakes: Wakes::Through { index: "name", map: |ctx, _, name| going_with(ctx, name) },
         },
     ],
@@ -173,7 +173,7 @@ fn is_needed(ctx: &Ctx, object: &Doc) -> bool {
     let own = objects::name(object.root());
     let others: Vec<Seen> = ctx.cache(&SERVICE_CIDRS).list().into_iter().map(Seen::new).collect();
     let others: Vec<&Seen> =
-        others.iter().filter(|o| o.stored.name != own && !objects::is_deleting(o.root())).collect();
+        others.iter().filter(|o| o.stored.name() != own && !objects::is_deleting(o.root())).collect();
     let left: Vec<(IpAddr, u8)> = ranges(object.root())
         .filter(|(start, length)| {
             let whole = |other: &(IpAddr, u8)| other.1 <= *length && cidr_contains(*other, *start);
@@ -182,7 +182,7 @@ fn is_needed(ctx: &Ctx, object: &Doc) -> bool {
         .collect();
     ctx.cache(&IP_ADDRESSES).list().into_iter().map(Seen::new).any(|held| {
         let ours = objects::labels(held.root()).get(MANAGED_BY.0).str() == MANAGED_BY.1;
-        let Ok(address) = held.stored.name.parse() else { return false };
+        let Ok(address) = held.stored.name().parse() else { return false };
         ours && left.iter().any(|range| cidr_contains(*range, address))
             && !others.iter().any(|o| holds(o.root(), address))
     })

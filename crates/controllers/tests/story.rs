@@ -196,7 +196,7 @@ async fn story() -> (u64, Vec<String>) {
     let service = w.client.namespaced(SERVICES, "default").get("kubernetes").await.unwrap();
     assert_eq!(service.doc().root().find("spec.clusterIP").str(), "10.96.0.1");
     let rest = w.client.resource(EVENTS).list(Options::default()).await.unwrap();
-    let names = rest.items.iter().map(|s| format!("{}@{}", s.name, s.revision)).collect();
+    let names = rest.items.iter().map(|s| format!("{}@{}", s.name(), s.revision)).collect();
     (rest.revision, names)
 }
 

@@ -34,7 +34,7 @@ pub async fn status(layout: &Layout) -> anyhow::Result<()> {
         let version = node.status().node_info().kubelet_version();
         println!(
             "node           {:<24} {:<10} {version}",
-            stored.name,
+            stored.name(),
             if ready == "True" { "Ready" } else { "NotReady" }
         );
     }

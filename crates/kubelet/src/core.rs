@@ -85,7 +85,9 @@ impl Core {
         found.extend(self.services.get("default", "kubernetes"));
         if links {
             let here = self.services.list_namespace(&namespace);
-            found.extend(here.into_iter().filter(|s| !(s.namespace == "default" && s.name == "kubernetes")));
+            found.extend(
+                here.into_iter().filter(|s| !(s.namespace() == "default" && s.name() == "kubernetes")),
+            );
         }
         let services: Vec<Doc> = found.iter().map(|s| s.doc()).collect();
         env::service_variables(&services)

@@ -260,7 +260,7 @@ mod tests {
         let doc = doc!({ "metadata": { "name": name, "namespace": "ns", "uid": name },
             "spec": { "priority": priority, "nodeSelector": { "disk": "ssd" } } });
         let json = doc.to_json().into();
-        let stored = Stored { json, revision: 1, namespace: "ns".into(), name: name.into() };
+        let stored = Stored::new(json, 1, "ns", name);
         (Arc::new(stored), Arc::new(PodInfo::of(&doc)))
     }
 
@@ -349,14 +349,7 @@ mod tests {
             let gated =
                 doc!({ "metadata": { "name": "a" }, "spec": { "schedulingGates": [{ "name": "g" }] } });
             let open = doc!({ "metadata": { "name": "a" }, "spec": {} });
-            let stored = |doc: &Doc| {
-                Arc::new(Stored {
-                    json: doc.to_json().into(),
-                    revision: 1,
-                    namespace: String::new(),
-                    name: "a".into(),
-                })
-            };
+            let stored = |doc: &Doc| Arc::new(Stored::new(doc.to_json().into(), 1, "", "a"));
             queue.add(stored(&gated), Arc::new(PodInfo::of(&gated)));
             assert!(!queue.is_ready() && queue.next_flush().is_none());
             queue.update(stored(&open), Arc::new(PodInfo::of(&open)), true);

@@ -40,12 +40,12 @@ pub fn not_scheduled(pod: &Doc, reason: &str, message: &str) -> Option<Doc> {
 
 /// Writes the condition. A pod that is gone needs none.
 pub async fn write(client: Client, stored: std::sync::Arc<Stored>, patch: Doc) {
-    let pods = client.namespaced(PODS, &stored.namespace);
-    match pods.patch(&stored.name, PatchType::Strategic, patch, "status").await {
+    let pods = client.namespaced(PODS, stored.namespace());
+    match pods.patch(stored.name(), PatchType::Strategic, patch, "status").await {
         Ok(_) => {}
         Err(err) if err.is_not_found() || err.is_conflict() => {}
         Err(err) => {
-            tracing::warn!(namespace = %stored.namespace, pod = %stored.name, error = %err, "condition not written");
+            tracing::warn!(namespace = %stored.namespace(), pod = %stored.name(), error = %err, "condition not written");
         }
     }
 }

@@ -258,7 +258,7 @@ async fn patch(resource: &Resource, name: &str, annotation: &str, token: &str) -
 async fn delete(resource: &Resource, known: &Stored) -> (What, End) {
     let uid = known.doc().get(k::METADATA).get(k::UID).str().to_owned();
     let options = DeleteOptions { grace: Some(0), ..DeleteOptions::uid(&uid) };
-    let end = match resource.delete(&known.name, options).await {
+    let end = match resource.delete(known.name(), options).await {
         Ok(Deleted::Gone) => End::Gone,
         Ok(Deleted::Marked(_)) => End::Unknown,
         Err(err) => failed(&err),

@@ -126,7 +126,7 @@ async fn all_adds_up(admin: &Client) -> Told {
         docs.iter().map(|s| s.get(k::SPEC).get(k::CLUSTER_IP).str().to_owned()).collect();
     let addresses = admin.resource(IP_ADDRESSES).list(Options::default()).await;
     let mut taken: Vec<String> =
-        addresses.map_err(|err| err.to_string())?.items.iter().map(|a| a.name.clone()).collect();
+        addresses.map_err(|err| err.to_string())?.items.iter().map(|a| a.name().to_owned()).collect();
     held.sort();
     taken.sort();
     if held == taken { Ok(()) } else { Err(format!("Services have {held:?}, taken are {taken:?}")) }

@@ -133,7 +133,7 @@ impl Selection {
 
     /// The key of an answer.
     pub fn key_of(&self, seen: &Stored) -> String {
-        self.key(&seen.namespace, &seen.name)
+        self.key(seen.namespace(), seen.name())
     }
 
     /// As the query says it.

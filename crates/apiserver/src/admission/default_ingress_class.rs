@@ -38,13 +38,13 @@ impl Plugin for DefaultIngressClass {
             }
             let all = attributes.request.api.cacher.list(&CLASSES, "");
             let default =
-                all.iter().filter(|c| annotation(c.doc().root(), IS_DEFAULT).as_deref() == Some("true"));
+                all.iter().filter(|c| annotation(c.kept().root(), IS_DEFAULT).as_deref() == Some("true"));
             let newest = default.min_by_key(|class| {
-                let created = class.doc().get(k::METADATA).get(k::CREATION_TIMESTAMP).str().to_owned();
-                (Reverse(created), class.stored.name.clone())
+                let created = class.kept().get(k::METADATA).get(k::CREATION_TIMESTAMP).str().to_owned();
+                (Reverse(created), class.name().to_owned())
             });
             if let Some(class) = newest {
-                attributes.object.edit().at(k::SPEC).set(k::INGRESS_CLASS_NAME, &*class.stored.name);
+                attributes.object.edit().at(k::SPEC).set(k::INGRESS_CLASS_NAME, class.name());
             }
             Ok(())
         })

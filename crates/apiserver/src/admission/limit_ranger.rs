@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::call::BoxFuture;
+use apimachinery::call::Stored;
 use apimachinery::gvk::GroupResource;
 use apimachinery::quantity::Quantity;
 use apimachinery::quota_usage::{self, Usage};
@@ -12,7 +13,7 @@ use apimachinery::schema::views::core_v1::Pod;
 use apimachinery::{Doc, Ref, Status, k};
 
 use super::{Attributes, Operation, Plugin};
-use crate::cacher::{Item, Lister};
+use crate::cacher::Lister;
 
 const RANGES: GroupResource = GroupResource::new("", "limitranges");
 /// Where a pod is told what it was given.
@@ -30,7 +31,7 @@ impl Plugin for LimitRanger {
         Box::pin(async move {
             if attributes.resource().resource == "pods" {
                 for range in ranges(attributes) {
-                    fill(&mut attributes.object, range.doc());
+                    fill(&mut attributes.object, range.kept());
                 }
             }
             Ok(())
@@ -40,7 +41,7 @@ impl Plugin for LimitRanger {
     fn validate<'a>(&'a self, attributes: &'a Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
             for range in ranges(attributes) {
-                let wrong = check(attributes, range.doc());
+                let wrong = check(attributes, range.kept());
                 match wrong.as_slice() {
                     [] => {}
                     [one] => return Err(attributes.forbidden(one)),
@@ -54,7 +55,7 @@ impl Plugin for LimitRanger {
 
 /// The limit ranges that matter to the request: none for deletions, for objects on their way out, and for changes that
 /// cannot touch resources.
-fn ranges(attributes: &Attributes<'_>) -> Vec<Arc<Item>> {
+fn ranges(attributes: &Attributes<'_>) -> Vec<Arc<Stored>> {
     let supported = match attributes.operation {
         Operation::Create => {
             attributes.is_core("pods", "") || attributes.is_core("persistentvolumeclaims", "")

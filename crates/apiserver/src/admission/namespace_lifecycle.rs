@@ -46,8 +46,8 @@ fn check(attributes: &Attributes<'_>) -> Result<(), Status> {
         return Err(Status::not_found(&NAMESPACES, namespace));
     };
     let going = || {
-        found.doc().get(k::METADATA).get(k::DELETION_TIMESTAMP).is_set()
-            || found.doc().get(k::STATUS).get(k::PHASE).str() == "Terminating"
+        found.kept().get(k::METADATA).get(k::DELETION_TIMESTAMP).is_set()
+            || found.kept().get(k::STATUS).get(k::PHASE).str() == "Terminating"
     };
     if attributes.operation == Operation::Create && going() {
         let why =

@@ -89,7 +89,7 @@ fn token(attributes: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let Some(pod) = request.api.cacher.get(&PODS, &request.target.namespace, name) else {
         return Err(Status::not_found(&PODS, name));
     };
-    let pod = pod.parse();
+    let pod = pod.doc();
     if pod.get(k::METADATA).get(k::UID).str() != uid {
         return refuse(format!(
             "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"

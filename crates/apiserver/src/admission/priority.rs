@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use apimachinery::call::BoxFuture;
+use apimachinery::call::Stored;
 use apimachinery::gvk::GroupResource;
 use apimachinery::{Status, k};
 
 use super::{Attributes, Operation, Plugin};
-use crate::cacher::{Item, Lister};
+use crate::cacher::Lister;
 
 const CLASSES: GroupResource = GroupResource::new("scheduling.k8s.io", "priorityclasses");
 /// The classes that every cluster has.
@@ -56,10 +57,10 @@ fn one_default(attributes: &Attributes<'_>) -> Result<(), Status> {
     if !concerns || !attributes.object.get(k::GLOBAL_DEFAULT).bool() {
         return Ok(());
     }
-    match default_class(attributes).filter(|class| class.stored.name != attributes.name) {
+    match default_class(attributes).filter(|class| class.name() != attributes.name) {
         None => Ok(()),
         Some(other) => {
-            let name = &other.stored.name;
+            let name = other.name();
             let why =
                 format!("PriorityClass {name} is already marked as default. Only one default can exist");
             Err(attributes.forbidden(&why))
@@ -68,11 +69,11 @@ fn one_default(attributes: &Attributes<'_>) -> Result<(), Status> {
 }
 
 /// The class of pods that name none: of several the lowest.
-fn default_class(attributes: &Attributes<'_>) -> Option<Arc<Item>> {
+fn default_class(attributes: &Attributes<'_>) -> Option<Arc<Stored>> {
     let all = attributes.request.api.cacher.list(&CLASSES, "");
     all.into_iter()
-        .filter(|class| class.doc().get(k::GLOBAL_DEFAULT).bool())
-        .min_by_key(|class| class.doc().get(k::VALUE).i64())
+        .filter(|class| class.kept().get(k::GLOBAL_DEFAULT).bool())
+        .min_by_key(|class| class.kept().get(k::VALUE).i64())
 }
 
 fn resolve(attributes: &mut Attributes<'_>) -> Result<(), Status> {
@@ -85,14 +86,14 @@ fn resolve(attributes: &mut Attributes<'_>) -> Result<(), Status> {
         match default_class(attributes) {
             None => 0,
             Some(found) => {
-                class.clone_from(&found.stored.name);
-                policy = policy_of(found.doc().get(k::PREEMPTION_POLICY).str());
-                found.doc().get(k::VALUE).i64()
+                class = found.name().to_owned();
+                policy = policy_of(found.kept().get(k::PREEMPTION_POLICY).str());
+                found.kept().get(k::VALUE).i64()
             }
         }
     } else if let Some(found) = lister.get(&CLASSES, "", &class) {
-        policy = policy_of(found.doc().get(k::PREEMPTION_POLICY).str());
-        found.doc().get(k::VALUE).i64()
+        policy = policy_of(found.kept().get(k::PREEMPTION_POLICY).str());
+        found.kept().get(k::VALUE).i64()
     } else if let Some((_, value)) = SYSTEM.iter().find(|(name, _)| *name == class) {
         *value
     } else {

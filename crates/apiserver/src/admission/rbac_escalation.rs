@@ -93,7 +93,7 @@ fn binding(attributes: &Attributes<'_>) -> Result<(), Status> {
         .cacher
         .get(&resource, namespace, name)
         .ok_or_else(|| Status::not_found(&resource, name))?;
-    let rules: Vec<Rule> = item.doc().get(k::RULES).items().map(read_rule).collect();
+    let rules: Vec<Rule> = item.kept().get(k::RULES).items().map(read_rule).collect();
     confirm(attributes, &rules)
 }
 

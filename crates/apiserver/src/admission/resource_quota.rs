@@ -41,13 +41,13 @@ impl Plugin for ResourceQuota {
             delta = quota_usage::difference(&delta, &quota_usage::usage(resource, old.root(), request.now));
         }
         for item in quotas {
-            let quota = item.doc();
+            let quota = item.kept();
             if !quota_usage::matches(Quota(quota.root()), resource, object) {
                 continue;
             }
             if let Some(used) = charge(attributes, quota, &delta)? {
-                let key = kind.key(&item.stored.namespace, &item.stored.name);
-                along.add(item.stored.revision, Op::put(key, store::encode(&kind, &used)));
+                let key = kind.key(item.namespace(), item.name());
+                along.add(item.revision, Op::put(key, store::encode(&kind, &used)));
             }
         }
         Ok(())

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use apimachinery::call::BoxFuture;
+use apimachinery::call::Stored;
 use apimachinery::gvk::GroupResource;
 use apimachinery::{Doc, Ref, Status, k};
 
 use super::{Attributes, Operation, Plugin};
-use crate::cacher::{Item, Lister};
+use crate::cacher::Lister;
 
 const CLASSES: GroupResource = GroupResource::new("node.k8s.io", "runtimeclasses");
 const MISMATCH: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
@@ -25,7 +26,7 @@ impl Plugin for RuntimeClass {
     fn admit<'a>(&'a self, attributes: &'a mut Attributes<'_>) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
             let Some(class) = class(attributes)? else { return Ok(()) };
-            let changed = change(&mut attributes.object, class.doc().root());
+            let changed = change(&mut attributes.object, class.kept().root());
             changed.map_err(|why| attributes.forbidden(&why))
         })
     }
@@ -36,7 +37,7 @@ impl Plugin for RuntimeClass {
                 return Ok(());
             }
             let class = class(attributes)?;
-            let defined = class.as_ref().map_or(Ref::absent(), |item| overhead(item.doc().root()));
+            let defined = class.as_ref().map_or(Ref::absent(), |item| overhead(item.kept().root()));
             let own = attributes.object.get(k::SPEC).get(k::OVERHEAD);
             match (defined.is_empty(), own.is_empty()) {
                 (true, false) => Err(attributes.forbidden(NO_CLASS)),
@@ -52,7 +53,7 @@ fn is_new_pod(attributes: &Attributes<'_>) -> bool {
 }
 
 /// The class that a new pod names.
-fn class(attributes: &Attributes<'_>) -> Result<Option<Arc<Item>>, Status> {
+fn class(attributes: &Attributes<'_>) -> Result<Option<Arc<Stored>>, Status> {
     let name = attributes.object.get(k::SPEC).get(k::RUNTIME_CLASS_NAME);
     if !is_new_pod(attributes) || !name.is_set() {
         return Ok(None);

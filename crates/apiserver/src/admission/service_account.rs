@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::call::BoxFuture;
+use apimachinery::call::Stored;
 use apimachinery::gvk::GroupResource;
 use apimachinery::{Doc, Ref, Status, doc, k};
 
 use super::{Attributes, Operation, Plugin};
-use crate::cacher::{Item, Lister, Selection};
+use crate::cacher::{Lister, Selection};
 
 const ACCOUNTS: GroupResource = GroupResource::new("", "serviceaccounts");
 /// Where the token is found in a container.
@@ -70,7 +71,7 @@ async fn complete(attributes: &mut Attributes<'_>) -> Result<(), Status> {
             format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
         return Err(attributes.forbidden(&why));
     };
-    let account = account.doc();
+    let account = account.kept();
     let spec = attributes.object.get(k::SPEC);
     let own = spec.get(k::AUTOMOUNT_SERVICE_ACCOUNT_TOKEN).opt_bool();
     if own.or(account.get(k::AUTOMOUNT_SERVICE_ACCOUNT_TOKEN).opt_bool()).unwrap_or(true) {
@@ -84,7 +85,7 @@ async fn complete(attributes: &mut Attributes<'_>) -> Result<(), Status> {
 }
 
 /// The account; the `default` one of a new namespace is waited for.
-async fn find(attributes: &Attributes<'_>, name: &str) -> Option<Arc<Item>> {
+async fn find(attributes: &Attributes<'_>, name: &str) -> Option<Arc<Stored>> {
     let (cacher, namespace) = (&attributes.request.api.cacher, attributes.namespace());
     let found = cacher.get(&ACCOUNTS, namespace, name);
     if found.is_some() || name != "default" {

@@ -88,7 +88,7 @@ impl ServiceAccounts {
     fn lives(&self, claims: &Claims, now: i64) -> bool {
         let is = |resource: &GroupResource, bound: &Bound| {
             self.lister.get(resource, &claims.namespace, &bound.name).is_some_and(|item| {
-                let meta = item.doc().get(k::METADATA);
+                let meta = item.kept().get(k::METADATA);
                 let ended = meta.get(k::DELETION_TIMESTAMP).str().parse::<base::time::Timestamp>();
                 let gone = ended.is_ok_and(|at| at.as_second() + LEEWAY_SECONDS < now);
                 meta.get(k::UID).str() == bound.uid && !gone

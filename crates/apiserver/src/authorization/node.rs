@@ -69,7 +69,7 @@ impl Node {
 
     fn is_own(&self, node: &str, a: &Attributes<'_>) -> bool {
         let pod = self.lister.get(&PODS, a.namespace, a.name);
-        pod.is_some_and(|item| item.doc().get(k::SPEC).get(k::NODE_NAME).str() == node)
+        pod.is_some_and(|item| item.kept().get(k::SPEC).get(k::NODE_NAME).str() == node)
     }
 
     fn refers(
@@ -80,7 +80,7 @@ impl Node {
     ) -> bool {
         let pods = self.lister.list_by(&PODS, "spec.nodeName", node);
         pods.iter().any(|item| {
-            let pod = item.doc();
+            let pod = item.kept();
             pod.get(k::METADATA).get(k::NAMESPACE).str() == a.namespace && test(pod.get(k::SPEC), a)
         })
     }

@@ -89,7 +89,7 @@ impl Policy {
         let mut roles: Map<(String, String), Arc<[Rule]>> = Map::default();
         for resource in [&ROLES, &CLUSTER_ROLES] {
             for item in lister.list(resource, "") {
-                let doc = item.doc();
+                let doc = item.kept();
                 let meta = doc.get(k::METADATA);
                 let key = (meta.get(k::NAMESPACE).str().to_owned(), meta.get(k::NAME).str().to_owned());
                 roles.insert(key, doc.get(k::RULES).items().map(read_rule).collect());
@@ -99,7 +99,7 @@ impl Policy {
             [(&CLUSTER_ROLE_BINDINGS, "ClusterRoleBinding"), (&ROLE_BINDINGS, "RoleBinding")]
         {
             for item in lister.list(resource, "") {
-                policy.add_binding(item.doc().root(), kind, &roles);
+                policy.add_binding(item.kept().root(), kind, &roles);
             }
         }
         policy

@@ -1,15 +1,16 @@
 //! One kind's objects: the present state, the window of recent changes, and the watchers by bucket.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use api::Kind;
-use apimachinery::call::Stored;
+use apimachinery::stored::{FETCHED, Stored, key};
 use base::time::Instant;
 
-use super::item::{Item, Selection};
+use super::item::{self, Selection};
 use super::queue::{self, Receiver, Sender};
 use super::wakes::Wakes;
 
@@ -26,9 +27,9 @@ pub struct Change {
     /// When.
     pub revision: u64,
     /// The state before; `None` when it is new.
-    pub old: Option<Arc<Item>>,
+    pub old: Option<Arc<Stored>>,
     /// The state after; `None` when it is gone.
-    pub new: Option<Arc<Item>>,
+    pub new: Option<Arc<Stored>>,
     gone: OnceLock<Arc<Stored>>,
     at: Instant,
 }
@@ -42,7 +43,7 @@ impl Change {
     /// The state before at the revision of the change: what a watcher sees of an object that leaves its view.
     pub fn gone(&self) -> Option<Arc<Stored>> {
         let old = self.old.as_ref()?;
-        Some(self.gone.get_or_init(|| old.at(self.revision)).clone())
+        Some(self.gone.get_or_init(|| Arc::new(item::at(old, self.revision))).clone())
     }
 
     fn size(&self) -> usize {
@@ -71,9 +72,9 @@ pub struct Collection {
 
 #[derive(Default)]
 struct State {
-    items: BTreeMap<Box<str>, Arc<Item>>,
+    items: BTreeMap<Arc<str>, Arc<Stored>>,
     /// Keys by the value of each selectable field that has one.
-    by_field: BTreeMap<(usize, Box<str>), BTreeSet<Box<str>>>,
+    by_field: BTreeMap<(usize, Box<str>), BTreeSet<Arc<str>>>,
     window: VecDeque<Arc<Change>>,
     window_bytes: usize,
     /// The window holds every change after this revision.
@@ -100,10 +101,6 @@ pub struct TooOld {
     pub floor: u64,
 }
 
-fn key_of(namespace: &str, name: &str) -> String {
-    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
-}
-
 impl Collection {
     pub(super) fn new(kind: Arc<Kind>) -> Collection {
         Collection { prefix: kind.keys(""), kind, state: Mutex::default() }
@@ -114,13 +111,12 @@ impl Collection {
     }
 
     /// Replaces everything by what storage held at `revision`; watchers are cut off.
-    pub(super) fn fill(&self, items: Vec<Item>, revision: u64) {
+    pub(super) fn fill(&self, items: Vec<Stored>, revision: u64) {
         let mut state = self.lock();
         *state = State { floor: revision, last: revision, ..State::default() };
         for item in items {
-            let key = key_of(&item.stored.namespace, &item.stored.name).into_boxed_str();
-            state.index(&self.kind, &key, &item, true);
-            state.items.insert(key, Arc::new(item));
+            state.index(&self.kind, &item, true);
+            state.items.insert(item.key().clone(), Arc::new(item));
         }
     }
 
@@ -129,23 +125,22 @@ impl Collection {
     pub(super) fn apply(
         &self,
         key: &str,
-        item: Option<Item>,
+        item: Option<Stored>,
         revision: u64,
         now: Instant,
         wakes: &mut Wakes,
     ) {
         let mut state = self.lock();
-        let new = item.map(Arc::new);
-        let old = match &new {
-            Some(item) => state.items.insert(key.into(), item.clone()),
-            None => state.items.remove(key),
+        let (old, new) = match item {
+            None => (state.items.remove(key), None),
+            Some(item) => state.put(item),
         };
         state.last = revision;
         if let Some(old) = &old {
-            state.index(&self.kind, key, old, false);
+            state.index(&self.kind, old, false);
         }
         if let Some(new) = &new {
-            state.index(&self.kind, key, new, true);
+            state.index(&self.kind, new, true);
         }
         if old.is_none() && new.is_none() {
             return;
@@ -156,29 +151,29 @@ impl Collection {
     }
 
     /// The object, as of the last change taken in.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Item>> {
-        self.lock().items.get(key_of(namespace, name).as_str()).cloned()
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Stored>> {
+        self.lock().items.get(key(namespace, name).as_str()).cloned()
     }
 
     /// The selected objects in key order, from the key after `after` on, and the revision of the last change.
-    pub fn list(&self, selection: &Selection, after: &str) -> (Vec<Arc<Item>>, u64) {
+    pub fn list(&self, selection: &Selection, after: &str) -> (Vec<Arc<Stored>>, u64) {
         let mut out = Vec::new();
-        let last = self.each(selection, after, |item| out.push(item.clone()));
+        let last = self.each(selection, after, |few| Stored::hold(few, &mut out));
         (out, last)
     }
 
-    /// Calls `found` for each of them while the collection is locked; gives the revision of the last change.
-    pub fn each(&self, selection: &Selection, after: &str, mut found: impl FnMut(&Arc<Item>)) -> u64 {
+    /// Calls `found` for a few of them at a time while the collection is locked; gives the revision of the last change.
+    pub fn each(&self, selection: &Selection, after: &str, mut found: impl FnMut(&[&Arc<Stored>])) -> u64 {
         let state = self.lock();
-        let mut take = |item: &Arc<Item>| {
+        let mut take = |item: &Arc<Stored>| {
             if selection.matches(item) {
-                found(item);
+                found(&[item]);
             }
         };
         if let (Some(name), false) =
             (selection.name(), selection.namespace.is_empty() && self.kind.is_namespaced())
         {
-            let key = key_of(&selection.namespace, name);
+            let key = key(&selection.namespace, name);
             if key.as_str() > after {
                 state.items.get(key.as_str()).into_iter().for_each(&mut take);
             }
@@ -195,11 +190,18 @@ impl Collection {
                 Bound::Excluded(end) => Bound::Excluded(end.as_str()),
                 _ => Bound::Unbounded,
             };
-            let range = state.items.range::<str, _>((start, end));
-            // Where keys say it all, objects are not looked into: most of a long list's time is waiting for memory.
-            match selection.is_everything() {
-                true => range.for_each(|(_, item)| found(item)),
-                false => range.for_each(|(_, item)| take(item)),
+            let mut range = state.items.range::<str, _>((start, end)).map(|(_, item)| item);
+            let mut few = Vec::with_capacity(FETCHED);
+            while let Some(first) = range.next() {
+                few.push(first);
+                few.extend(range.by_ref().take(FETCHED - 1));
+                // Where keys say it all, objects are not looked into.
+                if !selection.is_everything() {
+                    Stored::fetch(&few);
+                    few.retain(|item| selection.matches(item));
+                }
+                found(&few);
+                few.clear();
             }
         }
         state.last
@@ -227,7 +229,7 @@ impl Collection {
         &self,
         selection: &Selection,
         reached: impl Fn() -> u64,
-    ) -> (Vec<Arc<Item>>, Registration, u64) {
+    ) -> (Vec<Arc<Stored>>, Registration, u64) {
         let mut state = self.lock();
         // No change after this one can be in the state: they are taken in under the same lock.
         let revision = reached().max(state.last);
@@ -254,7 +256,19 @@ impl Collection {
 }
 
 impl State {
-    fn index(&mut self, kind: &Kind, key: &str, item: &Item, add: bool) {
+    /// What was there before, and what is there now.
+    fn put(&mut self, item: Stored) -> (Option<Arc<Stored>>, Option<Arc<Stored>>) {
+        match self.items.entry(item.key().clone()) {
+            Entry::Vacant(place) => (None, Some(place.insert(Arc::new(item)).clone())),
+            Entry::Occupied(mut place) => {
+                // All states of an object share one key.
+                let new = Arc::new(item.keyed(place.key().clone()));
+                (Some(place.insert(new.clone())), Some(new))
+            }
+        }
+    }
+
+    fn index(&mut self, kind: &Kind, item: &Stored, add: bool) {
         for field in 0..kind.fields.len() {
             let value = item.field(field);
             if value.is_empty() {
@@ -262,9 +276,9 @@ impl State {
             }
             let entry = (field, Box::from(value));
             if add {
-                self.by_field.entry(entry).or_default().insert(key.into());
+                self.by_field.entry(entry).or_default().insert(item.key().clone());
             } else if let Some(keys) = self.by_field.get_mut(&entry) {
-                keys.remove(key);
+                keys.remove(item.key());
                 if keys.is_empty() {
                     self.by_field.remove(&entry);
                 }
@@ -315,7 +329,7 @@ impl State {
             return;
         }
         let Some(item) = change.new.as_ref().or(change.old.as_ref()) else { return };
-        let (namespace, name) = (item.stored.namespace.clone(), item.stored.name.clone());
+        let (namespace, name) = (item.namespace().to_owned(), item.name().to_owned());
         let mut touched = vec![Bucket::All, Bucket::Name(namespace.clone(), name)];
         if !namespace.is_empty() {
             touched.push(Bucket::Namespace(namespace));

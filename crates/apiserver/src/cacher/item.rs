@@ -1,103 +1,38 @@
-//! One cached object: the JSON that is served, and beside it what selectors ask for, so that reads never parse.
+//! What is cached of an object, and what is selected of many.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::LazyLock;
 
 use api::Kind;
 use apimachinery::call::Stored;
 use apimachinery::codec::json;
 use apimachinery::selector::{FieldSelector, Selector};
-use apimachinery::{Doc, Status, k};
-use bytes::Bytes;
+use apimachinery::{Status, k};
+use memchr::memmem::Finder;
 
 use super::json::with_revision;
 
-/// A cached object.
-#[derive(Debug)]
-pub struct Item {
-    /// What is served.
-    pub stored: Arc<Stored>,
-    /// Labels and selectable fields, one after the other.
-    text: Box<str>,
-    /// Where each text ends: key and value of every label, then the fields in the order of [`Kind::fields`].
-    ends: Box<[u32]>,
-    labels: u32,
-    parsed: OnceLock<Box<Doc>>,
+const LABELS: &[u8] = b"\"labels\":{";
+static FIND_LABELS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(LABELS));
+
+/// A stored object as it is cached, by its key without the kind's prefix: what selectors ask for is read out of the
+/// text, if they can ask for anything. `None` for bytes that are no object.
+pub fn cached(kind: &Kind, key: &str, value: &[u8], revision: u64) -> Option<Stored> {
+    let stored = Stored::at(with_revision(value, revision)?, revision, key.into());
+    if kind.fields.is_empty() && FIND_LABELS.find(value).is_none() {
+        return Some(stored);
+    }
+    let doc = json::parse(value).ok()?.doc;
+    let labels = doc.get(k::METADATA).get(k::LABELS).entries().map(|(key, value)| (key, value.str()));
+    Some(stored.selectable(labels, kind.fields.iter().map(|field| field.value(doc.root()))))
 }
 
-impl Item {
-    /// Reads what selectors ask for out of stored bytes. `None` for bytes that are no object.
-    pub fn new(kind: &Kind, value: &[u8], revision: u64) -> Option<Item> {
-        let doc = json::parse(value).ok()?.doc;
-        let meta = doc.get(k::METADATA);
-        let stored = Stored {
-            json: with_revision(value, revision),
-            revision,
-            namespace: meta.get(k::NAMESPACE).str().to_owned(),
-            name: meta.get(k::NAME).str().to_owned(),
-        };
-        let (mut text, mut ends, mut labels) = (String::new(), Vec::new(), 0);
-        let mut put = |part: &str| {
-            text.push_str(part);
-            ends.push(text.len() as u32);
-        };
-        for (key, value) in meta.get(k::LABELS).entries() {
-            put(key);
-            put(value.str());
-            labels += 1;
-        }
-        for field in kind.fields.iter() {
-            put(&field.value(doc.root()));
-        }
-        let (text, ends) = (text.into_boxed_str(), ends.into_boxed_slice());
-        Some(Item { stored: Arc::new(stored), text, ends, labels, parsed: OnceLock::new() })
-    }
-
-    fn part(&self, index: usize) -> &str {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        &self.text[start as usize..self.ends[index] as usize]
-    }
-
-    /// The value of a label.
-    pub fn label(&self, key: &str) -> Option<&str> {
-        (0..self.labels as usize).find(|i| self.part(i * 2) == key).map(|i| self.part(i * 2 + 1))
-    }
-
-    /// The value of the selectable field at `index` of [`Kind::fields`].
-    pub fn field(&self, index: usize) -> &str {
-        self.part(self.labels as usize * 2 + index)
-    }
-
-    /// The object as a document that stays with the item: for small objects that are read again and again (roles,
-    /// quotas, namespaces). For all others see [`Item::parse`].
-    pub fn doc(&self) -> &Doc {
-        self.parsed.get_or_init(|| Box::new(self.parse()))
-    }
-
-    /// The object as a document of the caller's.
-    pub fn parse(&self) -> Doc {
-        self.stored.doc()
-    }
-
-    /// The last state of a deleted object, or of one that left a selection, at the revision of that.
-    pub fn at(&self, revision: u64) -> Arc<Stored> {
-        Arc::new(Stored {
-            json: with_revision(&self.stored.json, revision),
-            revision,
-            namespace: self.stored.namespace.clone(),
-            name: self.stored.name.clone(),
-        })
-    }
-
-    /// About how many bytes it takes.
-    pub fn size(&self) -> usize {
-        self.stored.json.len() + self.text.len() + self.ends.len() * 4 + 160
-    }
-}
-
-/// The object that a write made, without waiting for it to come back from storage.
-pub fn stored(value: &[u8], revision: u64, namespace: &str, name: &str) -> Arc<Stored> {
-    let json: Bytes = with_revision(value, revision);
-    Arc::new(Stored { json, revision, namespace: namespace.to_owned(), name: name.to_owned() })
+/// The last state of a deleted object, or of one that left a selection, at the revision of that.
+///
+/// # Panics
+/// Never for what the generic store wrote.
+pub fn at(stored: &Stored, revision: u64) -> Stored {
+    let json = with_revision(&stored.json, revision).expect("the generic store writes metadata");
+    Stored::at(json, revision, stored.key().clone())
 }
 
 /// What a field condition looks at.
@@ -183,15 +118,15 @@ impl Selection {
     }
 
     /// Whether an object is meant.
-    pub fn matches(&self, item: &Item) -> bool {
-        (self.namespace.is_empty() || self.namespace == item.stored.namespace)
+    pub fn matches(&self, item: &Stored) -> bool {
+        (self.namespace.is_empty() || self.namespace == item.namespace())
             && self.fields.iter().all(|(at, equal, value)| {
                 let have = match at {
-                    At::Name => &item.stored.name,
-                    At::Namespace => &item.stored.namespace,
+                    At::Name => item.name(),
+                    At::Namespace => item.namespace(),
                     At::Field(i) => item.field(*i),
                 };
-                (have == value) == *equal
+                (have == value.as_str()) == *equal
             })
             && self.labels.matches_by(|key| item.label(key))
     }

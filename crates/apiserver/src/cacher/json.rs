@@ -28,6 +28,9 @@ fn string_end(json: &[u8], mut at: usize) -> Option<usize> {
 
 /// Where `resourceVersion` stands or belongs within `metadata`, and whether something stands before it.
 fn place(json: &[u8]) -> Option<(usize, bool)> {
+    if !json.starts_with(b"{") || !json.trim_ascii_end().ends_with(b"}") {
+        return None;
+    }
     let mut at = FIND_METADATA.find(json)? + METADATA.len();
     let mut after = false;
     for field in BEFORE {
@@ -43,23 +46,21 @@ fn place(json: &[u8]) -> Option<(usize, bool)> {
     Some((at, after))
 }
 
-/// The same text with `revision` as its resource version, in place of another if it had one.
-///
-/// # Panics
-/// Never for objects that the generic store wrote, all of which have metadata.
-pub fn with_revision(json: &[u8], revision: u64) -> Bytes {
-    let (at, after) = place(json).expect("the generic store writes metadata");
+/// The same text with `revision` as its resource version, in place of another if it had one. `None` for what the
+/// generic store cannot have written: no object, or one without metadata.
+pub fn with_revision(json: &[u8], revision: u64) -> Option<Bytes> {
+    let (at, after) = place(json)?;
     let number = revision.to_string();
     if json[at..].starts_with(FIELD) {
         let value = at + FIELD.len();
         let end = memchr::memchr(b'"', &json[value..]).map_or(json.len(), |n| value + n);
-        return [&json[..value], number.as_bytes(), &json[end..]].concat().into();
+        return Some([&json[..value], number.as_bytes(), &json[end..]].concat().into());
     }
     // At the end of metadata the comma comes before, else after. No byte is allocated in vain: this is kept for long.
     let last = json.get(at) == Some(&b'}');
     let before: &[u8] = if last && after { b"," } else { b"" };
     let behind: &[u8] = if last { b"\"" } else { b"\"," };
-    [&json[..at], before, FIELD, number.as_bytes(), behind, &json[at..]].concat().into()
+    Some([&json[..at], before, FIELD, number.as_bytes(), behind, &json[at..]].concat().into())
 }
 
 #[cfg(test)]
@@ -85,12 +86,12 @@ mod tests {
             ),
         ];
         for (before, after) in cases {
-            let once = with_revision(before.as_bytes(), 7);
-            assert_eq!(String::from_utf8_lossy(&once), after);
-            assert_eq!(
-                String::from_utf8_lossy(&with_revision(&with_revision(before.as_bytes(), 123_456), 7)),
-                after
-            );
+            let set = |json: &[u8], revision| with_revision(json, revision).expect("an object");
+            assert_eq!(String::from_utf8_lossy(&set(before.as_bytes(), 7)), after);
+            assert_eq!(String::from_utf8_lossy(&set(&set(before.as_bytes(), 123_456), 7)), after);
+        }
+        for broken in ["", "k8s\0\"metadata\":{}", "{\"metadata\":{", "{\"data\":{}}"] {
+            assert_eq!(with_revision(broken.as_bytes(), 7), None, "{broken}");
         }
     }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use api::{Class, Kind};
 use apimachinery::Status;
+use apimachinery::call::Stored;
 use apimachinery::gvk::GroupResource;
 use base::task::Task;
 use base::watch;
@@ -27,7 +28,7 @@ use storage::{Batch, EventKind, Range, Store, StoreError};
 use wakes::Wakes;
 
 pub use collection::{Change, Collection, Registration, TooOld, WINDOW_AGE_MAX};
-pub use item::{Item, Selection};
+pub use item::Selection;
 pub use queue::Receiver;
 
 /// The prefix of everything.
@@ -54,13 +55,13 @@ struct Collections {
 /// What authorizers, admission and our own reckoning read: the cache's state, without waiting.
 pub trait Lister: Send + Sync {
     /// One object.
-    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Item>>;
+    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Stored>>;
 
     /// The objects of a namespace, of all when it is empty, in key order.
-    fn list(&self, resource: &GroupResource, namespace: &str) -> Vec<Arc<Item>>;
+    fn list(&self, resource: &GroupResource, namespace: &str) -> Vec<Arc<Stored>>;
 
     /// The objects whose selectable field has this value, such as `spec.nodeName`; none for unknown fields.
-    fn list_by(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<Arc<Item>>;
+    fn list_by(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<Arc<Stored>>;
 
     /// The revision of the kind's last change: what was reckoned from its objects holds until this changes.
     fn last_change(&self, resource: &GroupResource) -> u64;
@@ -120,15 +121,15 @@ impl Cacher {
 }
 
 impl Lister for Cacher {
-    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Item>> {
+    fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Stored>> {
         self.collection(resource)?.get(namespace, name)
     }
 
-    fn list(&self, resource: &GroupResource, namespace: &str) -> Vec<Arc<Item>> {
+    fn list(&self, resource: &GroupResource, namespace: &str) -> Vec<Arc<Stored>> {
         self.collection(resource).map(|c| c.list(&Selection::all(namespace), "").0).unwrap_or_default()
     }
 
-    fn list_by(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<Arc<Item>> {
+    fn list_by(&self, resource: &GroupResource, field: &str, value: &str) -> Vec<Arc<Stored>> {
         let Some(collection) = self.collection(resource) else { return Vec::new() };
         match Selection::by_field(&collection.kind, field, value) {
             Some(selection) => collection.list(&selection, "").0,
@@ -167,7 +168,7 @@ impl Collections {
 
 /// Reads everything, page by page at one revision, which is returned.
 async fn fill(collections: &Collections, store: &Arc<dyn Store>) -> Result<u64, StoreError> {
-    let mut pages: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+    let mut pages: BTreeMap<String, Vec<Stored>> = BTreeMap::new();
     let mut range = Range::prefix(PREFIX).limit(PAGE);
     let mut revision = 0;
     loop {
@@ -178,8 +179,8 @@ async fn fill(collections: &Collections, store: &Arc<dyn Store>) -> Result<u64, 
         }
         for kv in &page.kvs {
             let Ok(key) = std::str::from_utf8(&kv.key) else { continue };
-            let Some((collection, _)) = collections.of(key) else { continue };
-            match Item::new(&collection.kind, &kv.value, kv.mod_revision) {
+            let Some((collection, rest)) = collections.of(key) else { continue };
+            match item::cached(&collection.kind, rest, &kv.value, kv.mod_revision) {
                 Some(item) => pages.entry(collection.prefix.clone()).or_default().push(item),
                 None => tracing::error!(key, "a stored object cannot be read; it is not served"),
             }
@@ -255,7 +256,7 @@ fn take_in(collections: &Collections, batch: &Batch, wakes: &mut Wakes) {
         let revision = event.kv.mod_revision;
         let item = match event.kind {
             EventKind::Delete => None,
-            EventKind::Put => match Item::new(&collection.kind, &event.kv.value, revision) {
+            EventKind::Put => match item::cached(&collection.kind, rest, &event.kv.value, revision) {
                 Some(item) => Some(item),
                 None => {
                     tracing::error!(key, "a stored object cannot be read; it is not served");

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::{Kind, SubKind};
-use apimachinery::call::{Body, BoxFuture, ByteStream, Raw, RawBody};
+use apimachinery::call::{Body, BoxFuture, ByteStream, Raw, RawBody, Stored};
 use apimachinery::schema::views::core_v1::Endpoints;
 use apimachinery::{GroupResource, Ref, Reply, Status, k};
 use bytes::Bytes;
@@ -269,7 +269,7 @@ fn place(request: &Request) -> Result<Place, Status> {
     }
 }
 
-fn found(request: &Request, name: &str) -> Result<Arc<crate::Item>, Status> {
+fn found(request: &Request, name: &str) -> Result<Arc<Stored>, Status> {
     let (storage, namespace) = (&request.kind.storage, &request.target.namespace);
     let item = request.api.cacher.get(storage, namespace, name);
     item.ok_or_else(|| Status::not_found(storage, name))

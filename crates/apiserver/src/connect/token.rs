@@ -71,7 +71,7 @@ async fn issue(request: &Request, tokens: &Tokens) -> Result<Reply, Status> {
         review.get(k::SPEC).get("audiences").items().map(|a| a.str().to_owned()).collect();
     let claims = Claims {
         namespace: target.namespace.clone(),
-        account: identity(account.doc().root()),
+        account: identity(account.kept().root()),
         pod,
         node,
         audiences: if own { tokens.audiences.clone() } else { audiences },
@@ -111,7 +111,7 @@ fn bound(request: &Request, reference: Ref<'_>) -> Result<(Option<Bound>, Option
     let lister = &request.api.cacher;
     let pod =
         lister.get(&PODS, &request.target.namespace, name).ok_or_else(|| Status::not_found(&PODS, name))?;
-    let pod: &Doc = pod.doc();
+    let pod: &Doc = pod.kept();
     let account = pod.get(k::SPEC).get(k::SERVICE_ACCOUNT_NAME).str();
     if account != request.target.name {
         return Err(Status::bad_request(format!(
@@ -128,6 +128,6 @@ fn bound(request: &Request, reference: Ref<'_>) -> Result<(Option<Bound>, Option
         return Err(Status::conflict(&PODS, name, &why));
     }
     let node =
-        lister.get(&NODES, "", pod.get(k::SPEC).get(k::NODE_NAME).str()).map(|n| identity(n.doc().root()));
+        lister.get(&NODES, "", pod.get(k::SPEC).get(k::NODE_NAME).str()).map(|n| identity(n.kept().root()));
     Ok((Some(id), node))
 }

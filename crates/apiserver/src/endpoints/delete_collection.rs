@@ -20,7 +20,7 @@ pub async fn delete_collection(mut request: Request) -> Result<Reply, Status> {
     let list = list::found(&request).await?;
     for some in list.items.chunks(AT_ONCE) {
         // All are of the request's namespace, without which this verb is not served.
-        let deletions: Vec<_> = some.iter().map(|o| remove::delete(&request, &o.name, &options)).collect();
+        let deletions: Vec<_> = some.iter().map(|o| remove::delete(&request, o.name(), &options)).collect();
         for done in join_all(deletions).await {
             match done {
                 Err(status) if !status.is_not_found() => return Err(status),

@@ -20,5 +20,5 @@ pub async fn get(request: &Request) -> Result<Reply, Status> {
         Some(revision) => api.cacher.wait(revision).await?,
     }
     let item = store::cached(request, &request.target.namespace, &request.target.name)?;
-    render::object(request, 200, item.stored.clone(), request.deprecation())
+    render::object(request, 200, item, request.deprecation())
 }

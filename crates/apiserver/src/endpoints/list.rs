@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use storage::{Range, StoreError, Want};
 
 use super::Request;
-use crate::cacher::{Item, Selection};
+use crate::cacher::{Selection, item};
 use crate::registry::{render, store};
 
 /// How many objects are read at once from the store's history.
@@ -89,9 +89,10 @@ async fn page(request: &Request) -> Result<Page, Status> {
         _ => usize::MAX,
     };
     let (mut items, mut more) = (Vec::new(), 0);
-    let last = collection.each(&selection, &after, |item| match items.len() < limit {
-        true => items.push(item.stored.clone()),
-        false => more += 1,
+    let last = collection.each(&selection, &after, |few| {
+        let (wanted, rest) = few.split_at(few.len().min(limit - items.len()));
+        Stored::hold(wanted, &mut items);
+        more += rest.len();
     });
     let revision = match state {
         // What is shown is at least as new as was waited for.
@@ -104,8 +105,8 @@ async fn page(request: &Request) -> Result<Page, Status> {
             revision
         }
     };
-    let last = items.last().filter(|_| more > 0).map(|stored: &Arc<Stored>| key_of(stored));
-    let remaining = (more > 0 && selection.is_everything()).then_some(more);
+    let last = items.last().filter(|_| more > 0).map(|stored| stored.key().to_string());
+    let remaining = (more > 0 && selection.is_everything()).then_some(more as u64);
     Ok(Page { items, revision, last, remaining })
 }
 
@@ -170,14 +171,6 @@ pub fn selection(request: &Request) -> Result<Selection, Status> {
     Ok(out)
 }
 
-fn key_of(stored: &Stored) -> String {
-    if stored.namespace.is_empty() {
-        stored.name.clone()
-    } else {
-        format!("{}/{}", stored.namespace, stored.name)
-    }
-}
-
 /// A page of the state at a revision that the cache has left behind.
 async fn from_history(
     request: &Request,
@@ -187,9 +180,10 @@ async fn from_history(
 ) -> Result<Page, Status> {
     let kind = &request.kind;
     let limit = usize::try_from(request.options.limit).unwrap_or(usize::MAX);
+    let prefix = kind.keys("");
     let mut range = Range::prefix(kind.keys(&selection.namespace)).at(revision).limit(PAGE);
     if !after.is_empty() {
-        range = range.after(format!("{}{after}", kind.keys("")).as_bytes());
+        range = range.after(format!("{prefix}{after}").as_bytes());
     }
     let mut items: Vec<Arc<Stored>> = Vec::new();
     loop {
@@ -200,16 +194,18 @@ async fn from_history(
         };
         let last = page.kvs.last().map(|kv| kv.key.clone());
         for (seen, kv) in (0..).zip(&page.kvs) {
-            let Some(item) = Item::new(kind, &kv.value, kv.mod_revision).filter(|i| selection.matches(i))
+            let Some(key) = std::str::from_utf8(&kv.key).ok().and_then(|key| key.strip_prefix(&prefix))
             else {
                 continue;
             };
+            let item = item::cached(kind, key, &kv.value, kv.mod_revision);
+            let Some(item) = item.filter(|i| selection.matches(i)) else { continue };
             if limit > 0 && items.len() == limit {
-                let last = items.last().map(|s| key_of(s));
+                let last = items.last().map(|s| s.key().to_string());
                 let remaining = selection.is_everything().then(|| page.count - seen);
                 return Ok(Page { items, revision, last, remaining });
             }
-            items.push(item.stored.clone());
+            items.push(Arc::new(item));
         }
         match last {
             Some(last) if page.more => range = range.after(&last),

@@ -97,7 +97,7 @@ async fn begin(
         return Ok((registration, VecDeque::new(), revision));
     }
     let (items, registration, revision) = collection.list_and_watch(selection, || cacher.reached());
-    let mut pending: VecDeque<_> = items.iter().map(|i| WatchEvent::Added(i.stored.clone())).collect();
+    let mut pending: VecDeque<_> = items.iter().map(|i| WatchEvent::Added(i.clone())).collect();
     if initial {
         pending.push_back(WatchEvent::Bookmark { revision, initial: true });
     }
@@ -201,8 +201,8 @@ impl Watcher {
         let was = change.old.as_ref().is_some_and(|i| self.selection.matches(i));
         let is = change.new.as_ref().filter(|i| self.selection.matches(i));
         let event = match (was, is) {
-            (false, Some(new)) => WatchEvent::Added(new.stored.clone()),
-            (true, Some(new)) => WatchEvent::Modified(new.stored.clone()),
+            (false, Some(new)) => WatchEvent::Added(new.clone()),
+            (true, Some(new)) => WatchEvent::Modified(new.clone()),
             (true, None) => match change.gone() {
                 Some(gone) => WatchEvent::Deleted(gone),
                 None => return,

@@ -106,7 +106,7 @@ fn give_back(request: &Request, address: &str, along: &mut Writes) {
     if let (Some(kind), Some(item)) =
         (request.api.kinds.stored(&ADDRESSES), request.api.cacher.get(&ADDRESSES, "", address))
     {
-        along.add(item.stored.revision, Op::delete(kind.key("", address)));
+        along.add(item.revision, Op::delete(kind.key("", address)));
     }
 }
 
@@ -194,7 +194,7 @@ fn choose(
 fn ranges(request: &Request) -> Vec<(IpAddr, u8)> {
     let mut out = request.api.pools.service_ranges.clone();
     for item in request.api.cacher.list(&RANGES, "") {
-        let object = item.doc();
+        let object = item.kept();
         let ready = |c: Ref<'_>| (c.get(k::TYPE).str(), c.get(k::STATUS).str()) == ("Ready", "True");
         if !object.get(k::METADATA).get(k::DELETION_TIMESTAMP).is_set()
             && object.get(k::STATUS).get(k::CONDITIONS).items().any(ready)

@@ -191,12 +191,7 @@ fn bytes(kind: &Kind, doc: Doc, old: Option<&Doc>) -> Vec<u8> {
 
 /// What a dry run answers with: the object as it would be, without a revision.
 fn unwritten(value: Vec<u8>, namespace: &str, name: &str) -> Arc<Stored> {
-    Arc::new(Stored {
-        json: value.into(),
-        revision: 0,
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    })
+    Arc::new(Stored::new(value.into(), 0, namespace, name))
 }
 
 /// What a change does with the object as it is.
@@ -304,20 +299,15 @@ async fn attempt(
     };
     let value = bytes(kind, doc, Some(old));
     let revision = current.stored.revision;
-    if with_revision(&value, revision) == current.stored.json {
+    if with_revision(&value, revision).as_ref() == Some(&current.stored.json) {
         return Ok(Outcome::Done(current.stored.clone()));
     }
     let charge = admission::reserve(api, &attributes)?;
     if request.options.dry_run {
-        let stored = unwritten(value, namespace, name);
-        return Ok(Outcome::Done(Arc::new(Stored {
-            json: with_revision(&stored.json, revision),
-            revision,
-            ..Arc::into_inner(stored).expect("made just now")
-        })));
+        return Ok(Outcome::Done(store::stored(&value, revision, namespace, name)));
     }
     if let Some(along) = last {
-        let shown = crate::cacher::item::stored(&value, revision, namespace, name);
+        let shown = store::stored(&value, revision, namespace, name);
         let write = Write { kind, namespace, name, expected: revision, value: None, along };
         return Ok(match store::write(api, write).await? {
             Outcome::Done(_) => Outcome::Done(shown),

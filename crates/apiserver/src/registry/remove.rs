@@ -14,6 +14,7 @@ use base::time::Timestamp;
 use super::store::{self, Current, Outcome, Write};
 use super::{allocate, render};
 use crate::admission::{self, Attributes, Operation};
+use crate::cacher::json::with_revision;
 use crate::endpoints::{Request, decode, options};
 
 /// How often a deletion begins anew because the object changed meanwhile.
@@ -334,8 +335,7 @@ async fn change(
     let (kind, namespace) = (&*request.kind, &request.target.namespace);
     let expected = current.stored.revision;
     let value = store::encode(kind, &doc);
-    if request.options.dry_run || crate::cacher::json::with_revision(&value, expected) == current.stored.json
-    {
+    if request.options.dry_run || with_revision(&value, expected).as_ref() == Some(&current.stored.json) {
         return Ok(Step::Answer(answer(request, &doc, options)?));
     }
     let write =

@@ -109,12 +109,8 @@ pub fn list(request: &Request, mut list: List) -> Result<Reply, Status> {
                     .items
                     .iter()
                     .map(|stored| {
-                        Arc::new(Stored {
-                            json: convert(kind, version, stored.doc()).to_json().into(),
-                            revision: stored.revision,
-                            namespace: stored.namespace.clone(),
-                            name: stored.name.clone(),
-                        })
+                        let json = convert(kind, version, stored.doc()).to_json().into();
+                        Arc::new(Stored::at(json, stored.revision, stored.key().clone()))
                     })
                     .collect();
             }

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use storage::{KeyValue, Op, StoreError, Txn, TxnReply};
 
 use crate::Api;
-use crate::cacher::{Collection, Item, item};
+use crate::cacher::Collection;
+use crate::cacher::json::with_revision;
 use crate::endpoints::Request;
 
 /// What must be written along with an object, in the same transaction: addresses, ports, the charge of a quota.
@@ -139,7 +140,7 @@ pub fn collection(request: &Request) -> Result<Arc<Collection>, Status> {
 ///
 /// # Errors
 /// 404.
-pub fn cached(request: &Request, namespace: &str, name: &str) -> Result<Arc<Item>, Status> {
+pub fn cached(request: &Request, namespace: &str, name: &str) -> Result<Arc<Stored>, Status> {
     collection(request)?.get(namespace, name).ok_or_else(|| Status::not_found(&request.kind.storage, name))
 }
 
@@ -149,8 +150,8 @@ pub fn cached(request: &Request, namespace: &str, name: &str) -> Result<Arc<Item
 /// 404, or when storage cannot be reached.
 pub async fn current(request: &Request, namespace: &str, name: &str) -> Result<Current, Status> {
     request.api.cacher.catch_up().await?;
-    let item = cached(request, namespace, name)?;
-    Ok(Current { doc: item.parse(), stored: item.stored.clone() })
+    let stored = cached(request, namespace, name)?;
+    Ok(Current { doc: stored.doc(), stored })
 }
 
 /// A document (of the stored version) in the bytes that are stored: normal form, without a resource version.
@@ -188,13 +189,8 @@ pub async fn write(api: &Api, write: Write<'_>) -> Result<Outcome, Status> {
     let reply = api.store.txn(txn).await.map_err(|e| interpret(&e, &kind.storage, name))?;
     match reply {
         TxnReply::Done { revision, .. } => Ok(Outcome::Done(match value {
-            Some(value) => item::stored(&value, revision, namespace, name),
-            None => Arc::new(Stored {
-                json: Bytes::new(),
-                revision,
-                namespace: namespace.into(),
-                name: name.into(),
-            }),
+            Some(value) => stored(&value, revision, namespace, name),
+            None => Arc::new(Stored::new(Bytes::new(), revision, namespace, name)),
         })),
         TxnReply::Conflict { revision, current } => {
             let now = current.into_iter().next().flatten();
@@ -206,7 +202,16 @@ pub async fn write(api: &Api, write: Write<'_>) -> Result<Outcome, Status> {
     }
 }
 
+/// The object that a write made, without waiting for it to come back from storage.
+///
+/// # Panics
+/// Never for what [`encode`] gives.
+pub fn stored(value: &[u8], revision: u64, namespace: &str, name: &str) -> Arc<Stored> {
+    let json = with_revision(value, revision).expect("the generic store writes metadata");
+    Arc::new(Stored::new(json, revision, namespace, name))
+}
+
 fn read(kv: &KeyValue, namespace: &str, name: &str) -> Current {
-    let stored = item::stored(&kv.value, kv.mod_revision, namespace, name);
+    let stored = stored(&kv.value, kv.mod_revision, namespace, name);
     Current { doc: stored.doc(), stored }
 }

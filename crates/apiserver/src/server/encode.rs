@@ -3,6 +3,7 @@
 
 use apimachinery::call::{List, Media, Raw, RawBody, Stored, Watch, WatchEvent};
 use apimachinery::codec::{json, yaml};
+use apimachinery::stored::FETCHED;
 use apimachinery::{Doc, Reply, Status, doc, k};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
@@ -161,6 +162,12 @@ pub(super) fn failed(status: &Status, mut response: Response<ReplyBody>) -> Resp
     response
 }
 
+/// What stands before the metadata of a list's objects, which usually is the same in all: `kind` and `apiVersion`.
+fn type_meta(list: &List) -> Vec<u8> {
+    let first = list.items.first().map_or(&b""[..], |item| &item.json);
+    first[..first.len() - without_type_meta(first).len()].to_vec()
+}
+
 /// An object's text after `kind` and `apiVersion`, with which stored objects begin and which list items lack.
 fn without_type_meta(json: &[u8]) -> &[u8] {
     let mut rest = match json.strip_prefix(b"{") {
@@ -199,9 +206,9 @@ fn list_head(list: &List) -> Vec<u8> {
 }
 
 fn list_text(list: &List) -> Vec<u8> {
-    let mut text = list_head(list);
+    let (mut text, usual) = (list_head(list), type_meta(list));
     for (i, item) in list.items.iter().enumerate() {
-        push_item(item, i > 0, &mut text);
+        push_item(item, &usual, i > 0, &mut text);
     }
     text.extend_from_slice(b"]}");
     text
@@ -216,8 +223,9 @@ fn list_response(list: List, pretty: bool) -> Response<ReplyBody> {
         }
     }
     let mut start = Some(list_head(&list));
-    let mut items = list.items.into_iter().enumerate();
-    let mut done = false;
+    let usual = type_meta(&list);
+    let mut items = list.items.into_iter();
+    let (mut fetched, mut comma, mut done) = (0, false, false);
     let pieces = std::iter::from_fn(move || {
         if done {
             return None;
@@ -225,26 +233,30 @@ fn list_response(list: List, pretty: bool) -> Response<ReplyBody> {
         let mut piece = Vec::with_capacity(PIECE_BYTES + PIECE_MORE);
         piece.extend_from_slice(&start.take().unwrap_or_default());
         while piece.len() < PIECE_BYTES {
-            match items.next() {
-                Some((i, item)) => push_item(&item, i > 0, &mut piece),
-                None => {
-                    piece.extend_from_slice(b"]}\n");
-                    done = true;
-                    break;
-                }
+            if fetched == 0 {
+                let next = items.as_slice();
+                Stored::fetch_texts(&next[..next.len().min(FETCHED)]);
+                fetched = FETCHED;
             }
+            let Some(item) = items.next() else {
+                piece.extend_from_slice(b"]}\n");
+                done = true;
+                break;
+            };
+            push_item(&item, &usual, comma, &mut piece);
+            (comma, fetched) = (true, fetched - 1);
         }
         Some(Ok(Frame::data(Bytes::from(piece))))
     });
     with(200, JSON, StreamBody::new(stream::iter(pieces)).boxed_unsync(), &warnings)
 }
 
-fn push_item(item: &Stored, comma: bool, out: &mut Vec<u8>) {
+fn push_item(item: &Stored, usual: &[u8], comma: bool, out: &mut Vec<u8>) {
     if comma {
         out.push(b',');
     }
     out.push(b'{');
-    out.extend_from_slice(without_type_meta(&item.json));
+    out.extend_from_slice(item.json.strip_prefix(usual).unwrap_or_else(|| without_type_meta(&item.json)));
 }
 
 fn watch_response(watch: Watch) -> Response<ReplyBody> {
@@ -341,8 +353,7 @@ mod tests {
                 "]".repeat(json::DEPTH_MAX - 1)
             );
             json::parse(deep.clone()).expect("an object by itself can be read");
-            let (namespace, name) = (String::new(), "a".to_owned());
-            let item = Arc::new(Stored { json: deep.clone().into(), revision: 1, namespace, name });
+            let item = Arc::new(Stored::new(deep.clone().into(), 1, "", "a"));
             let list = List {
                 api_version: "v1".into(),
                 kind: "ConfigMapList".into(),

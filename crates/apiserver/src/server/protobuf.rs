@@ -97,7 +97,7 @@ mod tests {
 
     fn stored(doc: &Doc) -> Arc<Stored> {
         let json = doc.to_json().into();
-        Arc::new(Stored { json, revision: 7, namespace: "n".into(), name: "a".into() })
+        Arc::new(Stored::new(json, 7, "n", "a"))
     }
 
     async fn body(response: Response<ReplyBody>) -> (u16, String, Bytes) {

@@ -68,7 +68,7 @@ pub async fn read(response: Response<Incoming>, want: Want) -> Result<Reply, Tra
         Want::Object => {
             let body = whole(response).await?;
             let kind = scan::fields(&body).and_then(|mut f| f.find(|(n, _)| *n == b"kind"));
-            let stored = scan::stored(body.clone()).filter(|s| !s.name.is_empty());
+            let stored = scan::stored(body.clone()).filter(|s| !s.name().is_empty());
             match (kind.map(|(_, at)| &body[at]), stored) {
                 (Some(kind), Some(object)) if kind != b"\"Status\"" => {
                     Ok(Reply::Object { code, object: Arc::new(object), warnings })

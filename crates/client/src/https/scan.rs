@@ -68,7 +68,7 @@ pub fn stored(text: Bytes) -> Option<Stored> {
             _ => {}
         }
     }
-    Some(Stored { json: text, revision, namespace, name })
+    Some(Stored::new(text, revision, &namespace, &name))
 }
 
 /// A list, each item with the `apiVersion` and `kind` that lists leave out.
@@ -207,9 +207,9 @@ mod tests {
         let list = list(text.as_bytes()).expect("a list");
         assert_eq!((list.revision, list.continue_.as_str(), list.items.len()), (7, "x", 2));
         let first = &list.items[0];
-        assert_eq!((first.name.as_str(), first.namespace.as_str(), first.revision), ("a", "n", 3));
+        assert_eq!((first.name(), first.namespace(), first.revision), ("a", "n", 3));
         assert_eq!(first.doc().root().find("metadata.labels.name").str(), "]}\"x");
-        assert_eq!((first.doc().get("kind").str(), list.items[1].name.as_str()), ("Pod", "b"));
+        assert_eq!((first.doc().get("kind").str(), list.items[1].name()), ("Pod", "b"));
     }
 
     #[test]

@@ -154,13 +154,13 @@ async fn execute(
             if from != to {
                 let way = if to > from { "up" } else { "down" };
                 let message =
-                    format!("Scaled {way} replica set {} from {from} to {to}", sets[at].stored.name);
+                    format!("Scaled {way} replica set {} from {from} to {to}", sets[at].stored.name());
                 ctx.events.normal(about, "ScalingReplicaSet", message);
             }
         }
         Step::Delete(at) => {
             let set = &sets[at];
-            match resource.delete(&set.stored.name, DeleteOptions::uid(objects::uid(set.root()))).await {
+            match resource.delete(set.stored.name(), DeleteOptions::uid(objects::uid(set.root()))).await {
                 Ok(outcome) => ctx.deleted(key, &REPLICA_SETS, &set.stored, &outcome),
                 Err(err) if err.is_not_found() => {}
                 Err(err) => return Err(err),

@@ -56,7 +56,7 @@ type Seen = Arc<Mutex<Vec<(String, u64, u64)>>>;
 
 fn note(seen: &Seen, object: &Stored) {
     if let Ok(n) = object.doc().get(k::DATA).get("n").str().parse() {
-        seen.lock().unwrap().push((object.name.to_string(), n, object.revision));
+        seen.lock().unwrap().push((object.name().to_string(), n, object.revision));
     }
 }
 
@@ -130,7 +130,7 @@ fn servers_over_one_etcd_are_killed_in_turn() {
         drop(writers);
         let last = maps[0].list(Options::default()).await.unwrap();
         let end: BTreeMap<_, _> =
-            last.items.iter().map(|item| (item.name.to_string(), item.revision)).collect();
+            last.items.iter().map(|item| (item.name().to_string(), item.revision)).collect();
         let newest = names.iter().map(|name| end[*name]).max().unwrap();
         for (seen, name) in seen.iter().zip(["first", "second"]) {
             let caught_up = async {

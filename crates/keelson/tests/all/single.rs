@@ -87,7 +87,7 @@ fn a_drain_ends_watches_and_keeps_what_was_acknowledged() {
         let written: usize = writer.await;
         server.start_again();
         let found = server.config_maps().list(Options::default()).await.unwrap();
-        let found = found.items.iter().filter(|item| item.name.starts_with("map-")).count();
+        let found = found.items.iter().filter(|item| item.name().starts_with("map-")).count();
         assert!(found == written || found == written + 1, "{written} acknowledged, {found} found");
     });
 }

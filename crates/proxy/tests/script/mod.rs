@@ -44,14 +44,14 @@ impl Api {
 
     pub fn put(&self, resource: &str, object: &Doc) {
         let (stored, mut state) = self.store(object);
-        state.1.insert((resource.to_owned(), stored.name.clone()), stored.clone());
+        state.1.insert((resource.to_owned(), stored.name().to_owned()), stored.clone());
         // Nobody may be watching yet.
         drop(self.0.events.send((resource.to_owned(), WatchEvent::Added(stored))));
     }
 
     pub fn remove(&self, resource: &str, object: &Doc) {
         let (stored, mut state) = self.store(object);
-        state.1.remove(&(resource.to_owned(), stored.name.clone()));
+        state.1.remove(&(resource.to_owned(), stored.name().to_owned()));
         drop(self.0.events.send((resource.to_owned(), WatchEvent::Deleted(stored))));
     }
 
@@ -63,12 +63,8 @@ impl Api {
         let mut state = self.0.state.lock().unwrap();
         state.0 += 1;
         let text = |path| object.root().find(path).str().to_owned();
-        let stored = Stored {
-            json: object.root().to_json().into(),
-            revision: state.0,
-            namespace: text("metadata.namespace"),
-            name: text("metadata.name"),
-        };
+        let json = object.root().to_json().into();
+        let stored = Stored::new(json, state.0, &text("metadata.namespace"), &text("metadata.name"));
         (Arc::new(stored), state)
     }
 

@@ -24,7 +24,7 @@ fn body(name: &str, token: &str, revision: Option<u64>) -> Bytes {
 
 fn seen(name: &str, token: &str, revision: u64) -> Arc<Stored> {
     let json = body(name, token, Some(revision));
-    Arc::new(Stored { json, revision, namespace: "a".into(), name: name.into() })
+    Arc::new(Stored::new(json, revision, "a", name))
 }
 
 fn everything() -> Selection {

@@ -87,7 +87,7 @@ fn differs(ledger: &Ledger, watch: &Watched, from: u64, stretch: &[WatchEvent]) 
         let Some((due, step)) = due.next() else {
             return Some(format!(
                 "{says:?} {} of {} never was: {}",
-                seen.name,
+                seen.name(),
                 seen.revision,
                 watch.at(from)
             ));
@@ -99,7 +99,7 @@ fn differs(ledger: &Ledger, watch: &Watched, from: u64, stretch: &[WatchEvent]) 
         if !same {
             return Some(format!(
                 "{says:?} {} of {} in place of {due:?} {} of {}: {}",
-                seen.name,
+                seen.name(),
                 seen.revision,
                 step.key,
                 step.revision,

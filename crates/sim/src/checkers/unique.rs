@@ -26,7 +26,7 @@ impl Judge for Unique {
                     continue;
                 };
                 if !told.insert((watch.selection.key_of(seen), seen.revision)) {
-                    found.push(format!("{} twice: {}", seen.name, watch.at(seen.revision)));
+                    found.push(format!("{} twice: {}", seen.name(), watch.at(seen.revision)));
                 }
             }
         }

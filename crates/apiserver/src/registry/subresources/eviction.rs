@@ -29,7 +29,7 @@ pub async fn create(mut request: Request) -> Result<Reply, Status> {
     request.options.dry_run |= !asked.get(k::DRY_RUN).is_empty();
     let options = Options::of(asked)?;
     request.api.cacher.catch_up().await?;
-    let pod = store::cached(&request, &request.target.namespace, &name)?.parse();
+    let pod = store::cached(&request, &request.target.namespace, &name)?.doc();
     // Not an older eviction: the pod that is meant, which plugins may want to see.
     let mut attributes = Attributes::new(&request, Operation::Create, eviction, Some(&pod), &name);
     admission::admit(&request.api, &mut attributes).await?;

@@ -24,7 +24,7 @@ pub async fn serve(request: Request, verb: Verb, paths: ScalePaths) -> Result<Re
     let stored = match verb {
         Verb::Get => {
             request.api.cacher.catch_up().await?;
-            store::cached(&request, &request.target.namespace, &request.target.name)?.stored.clone()
+            store::cached(&request, &request.target.namespace, &request.target.name)?
         }
         _ => change(&request, verb, &gv, paths).await?,
     };
