@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use apimachinery::call::Stored;
+use apimachinery::stored::{self, Stored};
 use apimachinery::{Doc, Ref};
 use memchr::memmem;
 use tokio::sync::Notify;
@@ -85,20 +85,20 @@ struct Entry {
     stored: Arc<Stored>,
 }
 
-/// What entries are ordered and looked up by: value, namespace, name.
+/// What entries are ordered and looked up by: value and key.
 trait Place {
-    fn place(&self) -> (&str, &str, &str);
+    fn place(&self) -> (&str, &str);
 }
 
 impl Place for Entry {
-    fn place(&self) -> (&str, &str, &str) {
-        (&self.value, self.stored.namespace(), self.stored.name())
+    fn place(&self) -> (&str, &str) {
+        (&self.value, self.stored.key())
     }
 }
 
-impl Place for (&str, &ObjectKey) {
-    fn place(&self) -> (&str, &str, &str) {
-        (self.0, &self.1.namespace, &self.1.name)
+impl Place for (&str, &str) {
+    fn place(&self) -> (&str, &str) {
+        *self
     }
 }
 
@@ -250,7 +250,8 @@ impl SharedCache {
 
     /// An object.
     pub fn get_key(&self, key: &ObjectKey) -> Option<Arc<Stored>> {
-        let place: &dyn Place = &("", key);
+        let key = stored::key(&key.namespace, &key.name);
+        let place: &dyn Place = &("", &*key);
         self.lock().objects.get_key_value(place).map(|(e, _)| e.stored.clone())
     }
 
@@ -261,8 +262,8 @@ impl SharedCache {
 
     /// A namespace's objects, in the order of their names.
     pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<Stored>> {
-        let first = ObjectKey::new(namespace, "");
-        let from: &dyn Place = &("", &first);
+        let first = stored::key(namespace, "");
+        let from: &dyn Place = &("", &*first);
         let state = self.lock();
         let from = (Bound::Included(from), Bound::Unbounded);
         let inside =
@@ -276,8 +277,7 @@ impl SharedCache {
     /// When the cache has no such index.
     pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<Stored>> {
         let state = self.lock();
-        let first = ObjectKey::default();
-        let from: &dyn Place = &(value, &first);
+        let from: &dyn Place = &(value, "");
         let entries = state.indexes[position(&self.shared.indexes, index)]
             .range::<dyn Place, _>((Bound::Included(from), Bound::Unbounded));
         entries.take_while(|e| &*e.value == value).map(|e| e.stored.clone()).collect()
@@ -338,18 +338,17 @@ impl SharedCache {
     pub(crate) fn replace(&self, items: Vec<Arc<Stored>>, revision: u64) {
         {
             let mut state = self.lock();
-            let kept: BTreeSet<ObjectKey> = items.iter().map(|s| ObjectKey::of(s)).collect();
-            let all = state.objects.keys().map(|e| ObjectKey::of(&e.stored));
-            let gone: Vec<ObjectKey> = all.filter(|k| !kept.contains(k)).collect();
-            for key in gone {
-                self.swap(&mut state, &key, None);
+            let kept: BTreeSet<&str> = items.iter().map(|s| &**s.key()).collect();
+            let all = state.objects.keys().map(|e| e.stored.clone());
+            let gone: Vec<Arc<Stored>> = all.filter(|s| !kept.contains(&**s.key())).collect();
+            for stored in gone {
+                self.swap(&mut state, &stored, None);
             }
             for stored in items {
-                let key = ObjectKey::of(&stored);
-                let place: &dyn Place = &("", &key);
+                let place: &dyn Place = &("", &**stored.key());
                 let known = state.objects.get_key_value(place);
                 if known.is_none_or(|(e, _)| e.stored.revision != stored.revision) {
-                    self.swap(&mut state, &key, Some(stored));
+                    self.swap(&mut state, &stored, Some(&stored));
                 }
             }
         }
@@ -360,7 +359,7 @@ impl SharedCache {
         let revision = stored.revision;
         {
             let mut state = self.lock();
-            self.swap(&mut state, &ObjectKey::of(&stored), Some(stored));
+            self.swap(&mut state, &stored, Some(&stored));
         }
         self.progressed(revision, false);
     }
@@ -368,7 +367,7 @@ impl SharedCache {
     pub(crate) fn remove(&self, stored: &Stored) {
         {
             let mut state = self.lock();
-            self.swap(&mut state, &ObjectKey::of(stored), None);
+            self.swap(&mut state, stored, None);
         }
         self.progressed(stored.revision, false);
     }
@@ -384,24 +383,28 @@ impl SharedCache {
         self.shared.changed.notify_waiters();
     }
 
-    fn swap(&self, state: &mut State, key: &ObjectKey, new: Option<Arc<Stored>>) {
+    /// Puts `new` in the place of the object that has the key of `of`, if there is one.
+    fn swap(&self, state: &mut State, of: &Stored, new: Option<&Arc<Stored>>) {
+        let key: &str = of.key();
         let place: &dyn Place = &("", key);
         let old = state.objects.remove_entry(place).map(|(entry, values)| (entry.stored, values));
         for (index, value) in old.iter().flat_map(|(_, values)| values) {
             let place: &dyn Place = &(&**value, key);
             state.indexes[usize::from(*index)].remove(place);
         }
-        let new = new.map(|stored| (self.index(&stored), stored)).map(|(values, stored)| {
+        let new = new.map(|stored| {
+            let values = self.index(stored);
             for (index, value) in &values {
                 let entry = Entry { value: value.clone(), stored: stored.clone() };
                 state.indexes[usize::from(*index)].insert(entry);
             }
-            (stored, values)
+            (stored.clone(), values)
         });
         if old.is_some() || new.is_some() {
             let [old, new] =
                 [&old, &new].map(|side| side.as_ref().map(|(stored, values)| (stored, &**values)));
-            let change = self.change(key, old, new);
+            let key = ObjectKey::of(of);
+            let change = self.change(&key, old, new);
             state.handlers.iter().for_each(|handler| handler(&change));
         }
         if let Some((stored, values)) = new {

@@ -220,8 +220,7 @@ impl Renderer {
             // In another form, progress is told in that form, too.
             WatchEvent::Bookmark { revision, initial } if self.rendering != Rendering::Object => {
                 let json = bookmark(*revision, *initial, "", "").to_json().into();
-                let (namespace, name) = (String::new(), String::new());
-                ("BOOKMARK", Arc::new(Stored { json, revision: *revision, namespace, name }))
+                ("BOOKMARK", Arc::new(Stored::new(json, *revision, "", "")))
             }
             WatchEvent::Bookmark { .. } | WatchEvent::Error(_) | WatchEvent::Rendered { .. } => return event,
         };
