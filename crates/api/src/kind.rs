@@ -453,8 +453,8 @@ impl Kind {
     /// The key of one object; `namespace` is not looked at for kinds without namespaces.
     pub fn key(&self, namespace: &str, name: &str) -> String {
         match self.scope {
-            Scope::Namespaced => format!("{}/{namespace}/{name}", self.key_prefix),
-            Scope::Cluster => format!("{}/{name}", self.key_prefix),
+            Scope::Namespaced => [&self.key_prefix, "/", namespace, "/", name].concat(),
+            Scope::Cluster => [&self.key_prefix, "/", name].concat(),
         }
     }
 

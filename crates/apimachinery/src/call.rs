@@ -274,8 +274,10 @@ pub struct Wire {
     pub peer: Option<IpAddr>,
     /// The client's name for itself.
     pub user_agent: String,
-    /// Headers, names in lower case, without credentials: those that impersonation and audit read; all that proxies
-    /// pass on where something connects or the path is no resource.
+    /// What the request is called in audit; empty in process.
+    pub audit_id: String,
+    /// Headers, names in lower case, without credentials: those that impersonation reads; all that proxies pass on
+    /// where something connects or the path is no resource.
     pub headers: Vec<(String, String)>,
     /// What is wrong with the request's head or body. Told once the caller is known and allowed: strangers learn
     /// nothing, and audit hears of it.

@@ -146,7 +146,7 @@ impl Stored {
 
 /// What objects are ordered by: `namespace/name`, or the name alone where there is no namespace.
 pub fn key(namespace: &str, name: &str) -> String {
-    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+    if namespace.is_empty() { name.to_owned() } else { [namespace, "/", name].concat() }
 }
 
 #[cfg(test)]

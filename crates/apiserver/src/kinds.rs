@@ -1,11 +1,11 @@
 //! The table of served kinds: looked up by every request, replaced as a whole when a definition changes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::Kind;
 use apimachinery::gvk::{GroupResource, GroupVersion, Gvr};
 use arc_swap::ArcSwap;
+use base::hash::Map;
 
 /// The served kinds.
 pub struct Kinds(ArcSwap<Table>);
@@ -14,8 +14,8 @@ pub struct Kinds(ArcSwap<Table>);
 #[derive(Default)]
 pub struct Table {
     all: Vec<Arc<Kind>>,
-    served: BTreeMap<Gvr, (usize, usize)>,
-    stored: BTreeMap<GroupResource, usize>,
+    served: Map<Gvr, (usize, usize)>,
+    stored: Map<GroupResource, usize>,
 }
 
 impl Kinds {

@@ -21,6 +21,7 @@ use api::{Class, Kind};
 use apimachinery::Status;
 use apimachinery::call::Stored;
 use apimachinery::gvk::GroupResource;
+use base::hash::Map;
 use base::task::Task;
 use base::watch;
 use storage::{Batch, EventKind, Range, Store, StoreError};
@@ -49,7 +50,7 @@ pub struct Cacher {
 #[derive(Default)]
 struct Collections {
     by_prefix: RwLock<BTreeMap<String, Arc<Collection>>>,
-    by_resource: RwLock<BTreeMap<GroupResource, Arc<Collection>>>,
+    by_resource: RwLock<Map<GroupResource, Arc<Collection>>>,
 }
 
 /// What authorizers, admission and our own reckoning read: the cache's state, without waiting.

@@ -113,8 +113,10 @@ impl Annotations {
 
 /// The id that the client gave its request, or a new one.
 pub fn id(call: &Call) -> String {
-    let given = call.wire.headers.iter().find(|(name, _)| name == "audit-id").map(|(_, value)| value.clone());
-    given.filter(|id| !id.is_empty()).unwrap_or_else(base::rand::uuid)
+    match call.wire.audit_id.as_str() {
+        "" => base::rand::uuid(),
+        given => given.to_owned(),
+    }
 }
 
 /// The HTTP status of an answer.

@@ -22,6 +22,7 @@ use apimachinery::{Call, Reply, Status};
 use base::io::{AsyncRead, AsyncWrite};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
+use http::{HeaderName, HeaderValue};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -50,7 +51,7 @@ const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Streams that one HTTP/2 connection may have open.
 const STREAMS_MAX: u32 = 1_000;
 /// The header that names a request and its answer.
-const AUDIT_ID: &str = "audit-id";
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// What is served.
 pub trait Handler: Send + Sync + 'static {
@@ -306,9 +307,8 @@ async fn answer(
     form.json = form.media == Media::Json || request::takes_json(&parts, &call.accept);
     call.who = Who::Presented { certificates: peer.certificates.clone(), bearer: bearer(&parts) };
     call.wire.peer = Some(peer.address);
-    let audit_id = audit_id(&parts);
-    call.wire.headers.retain(|(name, _)| name != AUDIT_ID);
-    call.wire.headers.push((AUDIT_ID.to_owned(), audit_id.clone()));
+    call.wire.audit_id = audit_id(&parts);
+    let audit_id = HeaderValue::try_from(&call.wire.audit_id);
     call.wire.upgrade = upgrade.as_ref().map(upgrade::Pending::asked);
     match read_body(&parts, body, &shared.bodies).await {
         Ok(body) => call.body = body,
@@ -316,7 +316,7 @@ async fn answer(
     }
     let reply = until_drain(shared.handler.handle(call).await, &shared.drain);
     let mut response = encode::reply(reply, form, upgrade);
-    if let Ok(audit_id) = audit_id.try_into() {
+    if let Ok(audit_id) = audit_id {
         response.headers_mut().insert(AUDIT_ID, audit_id);
     }
     if head {

@@ -57,7 +57,7 @@ pub fn call(parts: &Parts) -> Call {
     });
     let wire = Wire {
         method: parts.method.as_str().to_owned(),
-        uri: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
+        uri: parts.uri.path_and_query().map_or_else(String::new, |uri| uri.as_str().to_owned()),
         user_agent: header(http::header::USER_AGENT).to_owned(),
         headers,
         fault,
@@ -79,13 +79,18 @@ pub(super) fn wants_pretty(parts: &Parts) -> bool {
 /// What a path addresses.
 pub fn target(path: &str) -> Target {
     // Nothing has an empty name; what is proxied to may be asked for anything.
-    if path.split_once("//").is_some_and(|(before, _)| !before.contains("/proxy")) {
+    if path.contains("//") && path.split_once("//").is_some_and(|(before, _)| !before.contains("/proxy")) {
         return Target::Path(path.to_owned());
     }
-    let mut segments = Vec::with_capacity(SEGMENTS_USUAL);
-    segments.extend(path.split('/').filter(|s| !s.is_empty()).map(|s| decode(s, false)));
-    let mut words: Vec<&str> = Vec::with_capacity(segments.len());
-    words.extend(segments.iter().map(|s| &**s));
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let decoded: Vec<Cow<'_, str>>;
+    let mut words: Vec<&str> = Vec::with_capacity(SEGMENTS_USUAL);
+    if path.contains('%') {
+        decoded = segments.map(|segment| decode(segment, false)).collect();
+        words.extend(decoded.iter().map(|word| &**word));
+    } else {
+        words.extend(segments);
+    }
     let (group, version, rest) = match words.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
@@ -100,7 +105,7 @@ pub fn target(path: &str) -> Target {
         _ => ("", rest),
     };
     let tail = rest.get(3..).unwrap_or_default();
-    let rest_path = if rest.len() < 3 { "" } else { after(path, segments.len() - tail.len()) };
+    let rest_path = if rest.len() < 3 { "" } else { after(path, words.len() - tail.len()) };
     // `namespaces/x` is in the namespace x for authorization; handlers see the object's own scope.
     Target::Resource(ResourceTarget {
         gvr: Gvr {
@@ -143,9 +148,9 @@ fn verb(parts: &Parts, target: &Target, options: &Options) -> Option<Verb> {
     let one = !resource.name.is_empty();
     // Of one object the option means nothing, as upstream; the old path does.
     let asked = || options.query.iter().any(|(name, value)| name == "watch" && truth(value));
+    let at = |place| parts.uri.path().split('/').nth(place) == Some("watch");
     let wants_watch = (!one && asked())
-        || parts.uri.path().split('/').nth(3) == Some("watch")
-        || (parts.uri.path().starts_with("/apis/") && parts.uri.path().split('/').nth(4) == Some("watch"));
+        || parts.uri.path().contains("/watch/") && (at(3) || parts.uri.path().starts_with("/apis/") && at(4));
     match *method {
         http::Method::GET | http::Method::HEAD if wants_watch => Some(Verb::Watch),
         http::Method::GET | http::Method::HEAD if one => Some(Verb::Get),

@@ -1,4 +1,4 @@
-//! JSON patches against a plain model of RFC 6902 on another crate's values.
+//! JSON patches against a plain model of upstream's library on another crate's values.
 
 use apimachinery::patch::json as patches;
 use serde_json::{Value, json};
@@ -7,27 +7,46 @@ use super::{agree, doc, shown};
 use crate::dice::Dice;
 use crate::{Verdict, check, make};
 
-/// An index as RFC 6901 writes it.
-fn index(step: &str) -> Option<usize> {
-    let leading = step.len() > 1 && step.starts_with('0');
-    (!leading && step.bytes().all(|b| b.is_ascii_digit())).then(|| step.parse().ok())?
+/// A place in a list; below zero it is counted from the end.
+fn index(step: &str, len: usize) -> Option<usize> {
+    let at: i64 = step.parse().ok()?;
+    let place = usize::try_from(if at < 0 { at + len as i64 } else { at }).ok()?;
+    (place < len).then_some(place)
 }
 
+/// What a pointer's last step is in, and that step.
 fn parent<'v>(root: &'v mut Value, path: &str) -> Option<(&'v mut Value, String)> {
-    let (before, last) = path.rsplit_once('/')?;
-    Some((root.pointer_mut(before)?, last.replace("~1", "/").replace("~0", "~")))
+    let steps: Vec<String> =
+        path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+    let (last, before) = steps.split_last()?;
+    let mut at = root;
+    for step in before {
+        at = match at {
+            Value::Array(items) => {
+                let place = index(step, items.len())?;
+                &mut items[place]
+            }
+            Value::Object(entries) => entries.get_mut(step)?,
+            _ => return None,
+        };
+    }
+    (at.is_array() || at.is_object()).then(|| (at, last.clone()))
+}
+
+fn get(root: &mut Value, path: &str) -> Option<Value> {
+    match parent(root, path)? {
+        (Value::Array(items), last) => index(&last, items.len()).map(|place| items[place].clone()),
+        // What an object does not have is null, for upstream.
+        (at, last) => Some(at.get(&last).cloned().unwrap_or_default()),
+    }
 }
 
 fn add(root: &mut Value, path: &str, value: Value) -> Option<()> {
-    if path.is_empty() {
-        *root = value;
-        return Some(());
-    }
     match parent(root, path)? {
         (Value::Object(entries), last) => drop(entries.insert(last, value)),
         (Value::Array(items), last) => {
-            let at = if last == "-" { items.len() } else { index(&last)? };
-            (at <= items.len()).then(|| items.insert(at, value))?;
+            let place = if last == "-" { items.len() } else { index(&last, items.len() + 1)? };
+            items.insert(place, value);
         }
         _ => return None,
     }
@@ -37,12 +56,25 @@ fn add(root: &mut Value, path: &str, value: Value) -> Option<()> {
 fn remove(root: &mut Value, path: &str) -> Option<Value> {
     match parent(root, path)? {
         (Value::Object(entries), last) => entries.shift_remove(&last),
-        (Value::Array(items), last) => {
-            let at = index(&last)?;
-            (at < items.len()).then(|| items.remove(at))
-        }
+        (Value::Array(items), last) => Some(items.remove(index(&last, items.len())?)),
         _ => None,
     }
+}
+
+fn replace(root: &mut Value, path: &str, value: Value) -> Option<()> {
+    if path.is_empty() {
+        *root = value;
+        return Some(());
+    }
+    match parent(root, path)? {
+        (Value::Object(entries), last) => drop(entries.insert(last, value)),
+        (Value::Array(items), last) => {
+            let place = index(&last, items.len())?;
+            items[place] = value;
+        }
+        _ => return None,
+    }
+    Some(())
 }
 
 fn model(root: &mut Value, operation: &Value) -> Option<()> {
@@ -52,20 +84,17 @@ fn model(root: &mut Value, operation: &Value) -> Option<()> {
     match op {
         "add" => add(root, path, value.clone()),
         "remove" => remove(root, path).map(drop),
-        "replace" => root.pointer_mut(path).map(|at| *at = value.clone()),
-        "test" => match (root.pointer(path), parent(&mut root.clone(), path)) {
-            (Some(have), _) => (have == value).then_some(()),
-            // What an object does not have is null, for upstream.
-            (None, Some((Value::Object(_), _))) => value.is_null().then_some(()),
-            (None, _) => None,
-        },
-        "move" if path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) => None,
+        "replace" => replace(root, path, value.clone()),
+        "test" => {
+            let have = if path.is_empty() { root.clone() } else { get(root, path)? };
+            (have == *value).then_some(())
+        }
         "move" => {
             let taken = remove(root, from)?;
             add(root, path, taken)
         }
         "copy" => {
-            let taken = root.pointer(from)?.clone();
+            let taken = get(root, from)?;
             add(root, path, taken)
         }
         _ => None,
@@ -100,6 +129,7 @@ fn pointer(dice: &mut Dice, root: &Value) -> String {
             "/",
             "/~01",
             "/+1",
+            "/-1",
             "x",
             "//a",
             "/99999999999999999999",
