@@ -4,6 +4,7 @@
 mod cluster;
 
 mod architecture;
+mod beyond_the_list;
 mod configmap;
 mod core_events;
 mod csi_inline;

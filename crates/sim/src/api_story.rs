@@ -50,10 +50,10 @@ pub async fn play() -> Outcome {
         world.history.accuse(what);
     }
     let evidence = record.evidence(Ledger::new(world.history.commits()));
-    for judge in checkers::JUDGES {
+    for (name, judge) in checkers::JUDGES {
         // The first few tell what is wrong; what follows from it does not.
-        for what in judge.judge(&evidence).into_iter().take(3) {
-            world.history.accuse(format!("{}: {what}", judge.name()));
+        for what in judge(&evidence).into_iter().take(3) {
+            world.history.accuse(format!("{name}: {what}"));
         }
     }
     let (lines, broken) = (world.history.lines(), world.history.broken());

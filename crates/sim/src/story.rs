@@ -131,8 +131,10 @@ impl Story {
         // The condition keeps the words of the first failure, which a fault may have been.
         self.until("the third is refused for the quota", EVENTS, |all| {
             let told = |e: &Doc| {
+                let message = e.get(k::MESSAGE).str();
                 e.get(k::REASON).str() == "FailedCreate"
-                    && e.get(k::MESSAGE).str().contains("exceeded quota: compute-quota")
+                    && message.starts_with("Error creating: pods \"web-")
+                    && message.contains("exceeded quota: compute-quota")
             };
             all.iter().any(told)
         })
@@ -159,8 +161,18 @@ impl Story {
             all.len() == count && all.iter().all(up)
         })
         .await?;
-        self.until("the deployment is available", DEPLOYMENTS, |all| all.len() == 1 && is_updated(&all[0]))
-            .await?;
+        self.until("the deployment is available", DEPLOYMENTS, |all| {
+            let conditions = |d| at(d, "status.conditions").items();
+            let is_whole = |d| {
+                let complete = |c: Ref<'_>| c.get(k::REASON).str() == "NewReplicaSetAvailable";
+                conditions(d).any(complete) && conditions(d).all(|c| c.get(k::STATUS).str() == "True")
+            };
+            all.len() == 1
+                && is_updated(&all[0])
+                && is_whole(&all[0])
+                && condition(&all[0], "ReplicaFailure").is_empty()
+        })
+        .await?;
         self.until("three pods run, and only those", PODS, |all| {
             all.len() == 3 && all.iter().all(|p| condition(p, "Ready") == "True" && image_of(p) == "demo:2")
         })

@@ -5,48 +5,39 @@ use std::sync::Arc;
 
 use apimachinery::call::{Stored, WatchEvent};
 
-use super::Judge;
 use crate::ledger::{Ledger, Selection};
 use crate::record::{Evidence, Seen};
 
 /// See the module's text.
-pub struct Atomic;
-
-impl Judge for Atomic {
-    fn name(&self) -> &'static str {
-        "atomic"
-    }
-
-    fn judge(&self, evidence: &Evidence) -> Vec<String> {
-        let ledger = &evidence.ledger;
-        let mut found = Vec::new();
-        for read in &evidence.reads {
-            let Seen::List(selection, revisions, items) = &read.seen else { continue };
-            let Some(first) = revisions.first() else { continue };
-            if revisions.iter().any(|r| r != first) {
-                found.push(format!("the pages of one list are of {revisions:?}"));
-            }
-            found.extend(
-                differs(ledger, selection, *first, items).map(|what| format!("list {:?}: {what}", read.how)),
-            );
+pub fn atomic(evidence: &Evidence) -> Vec<String> {
+    let ledger = &evidence.ledger;
+    let mut found = Vec::new();
+    for read in &evidence.reads {
+        let Seen::List(selection, revisions, items) = &read.seen else { continue };
+        let Some(first) = revisions.first() else { continue };
+        if revisions.iter().any(|r| r != first) {
+            found.push(format!("the pages of one list are of {revisions:?}"));
         }
-        for watch in evidence.watches.iter().filter(|w| w.from.is_none()) {
-            let Some((revision, initial, _)) = watch.parts() else { continue };
-            let added = |heard: &WatchEvent| match heard {
-                WatchEvent::Added(seen) => Some(seen.clone()),
-                _ => None,
-            };
-            let items: Vec<_> = initial.iter().filter_map(added).collect();
-            if items.len() != initial.len() {
-                found.push(format!("more than objects at first: {}", watch.at(revision)));
-            }
-            found.extend(
-                differs(ledger, &watch.selection, revision, &items)
-                    .map(|what| format!("{}: {what}", watch.at(revision))),
-            );
-        }
-        found
+        found.extend(
+            differs(ledger, selection, *first, items).map(|what| format!("list {:?}: {what}", read.how)),
+        );
     }
+    for watch in evidence.watches.iter().filter(|w| w.from.is_none()) {
+        let Some((revision, initial, _)) = watch.parts() else { continue };
+        let added = |heard: &WatchEvent| match heard {
+            WatchEvent::Added(seen) => Some(seen.clone()),
+            _ => None,
+        };
+        let items: Vec<_> = initial.iter().filter_map(added).collect();
+        if items.len() != initial.len() {
+            found.push(format!("more than objects at first: {}", watch.at(revision)));
+        }
+        found.extend(
+            differs(ledger, &watch.selection, revision, &items)
+                .map(|what| format!("{}: {what}", watch.at(revision))),
+        );
+    }
+    found
 }
 
 /// What is shown that should not be, or the reverse.

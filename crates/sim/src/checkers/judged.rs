@@ -100,7 +100,7 @@ fn accusers(lie: impl FnOnce(&mut Evidence)) -> Vec<&'static str> {
     base::sim::run(1, async {
         let mut evidence = honest();
         lie(&mut evidence);
-        JUDGES.iter().filter(|j| !j.judge(&evidence).is_empty()).map(|j| j.name()).collect()
+        JUDGES.iter().filter(|(_, judge)| !judge(&evidence).is_empty()).map(|(name, _)| *name).collect()
     })
 }
 

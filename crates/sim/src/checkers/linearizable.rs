@@ -3,31 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Judge;
 use crate::ledger::{Ledger, Step};
 use crate::record::{Attempt, End, Evidence, How, Read, Seen, What};
 
 /// See the module's text.
-pub struct Linearizable;
-
-impl Judge for Linearizable {
-    fn name(&self) -> &'static str {
-        "linearizable"
+pub fn linearizable(evidence: &Evidence) -> Vec<String> {
+    let ledger = &evidence.ledger;
+    let mut found = causes(evidence);
+    found.extend(deletions(evidence));
+    for attempt in &evidence.attempts {
+        let what = format!("{:?} of {}", attempt.what, attempt.key);
+        found.extend(done(ledger, attempt).map(|why| format!("{what}: {why}")));
     }
-
-    fn judge(&self, evidence: &Evidence) -> Vec<String> {
-        let ledger = &evidence.ledger;
-        let mut found = causes(evidence);
-        found.extend(deletions(evidence));
-        for attempt in &evidence.attempts {
-            let what = format!("{:?} of {}", attempt.what, attempt.key);
-            found.extend(done(ledger, attempt).map(|why| format!("{what}: {why}")));
-        }
-        for read in &evidence.reads {
-            found.extend(fresh(ledger, read).map(|why| format!("{:?} read: {why}", read.how)));
-        }
-        found
+    for read in &evidence.reads {
+        found.extend(fresh(ledger, read).map(|why| format!("{:?} read: {why}", read.how)));
     }
+    found
 }
 
 /// Every change that carries a new token has an attempt that may have made it, and no attempt made two.

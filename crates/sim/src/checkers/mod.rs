@@ -1,20 +1,16 @@
-//! What must hold, one checker per file, two ordered lists: of the store at every moment ([`all`]), and of what clients
+//! What must hold, in two ordered lists: of the store at every moment ([`all`]), and of what clients
 //! saw in the end ([`JUDGES`]), by the names of etcd's watch guarantees. What must hold once all is healed is asked by
 //! the stories themselves; that nothing acknowledged is lost, by [`crate::history`].
 
 mod atomic;
-mod bookmarkable;
 #[cfg(test)]
 mod judged;
 mod linearizable;
 mod no_double_bind;
-mod ordered;
 mod quota_never_exceeded;
-mod reliable;
-mod resumable;
-mod unique;
 mod unique_pod_ips;
 mod unique_service_addresses;
+mod watches;
 
 use apimachinery::call::WatchEvent;
 use apimachinery::{Doc, codec};
@@ -41,23 +37,18 @@ pub fn all() -> Vec<Box<dyn Checker>> {
     ]
 }
 
-/// Holds what clients saw against what was committed.
-pub trait Judge: Sync {
-    /// What it is called in accusations.
-    fn name(&self) -> &'static str;
-    /// Gives what is wrong.
-    fn judge(&self, evidence: &Evidence) -> Vec<String>;
-}
+/// Holds what clients saw against what was committed; gives what is wrong.
+pub type Judge = fn(&Evidence) -> Vec<String>;
 
-/// All judges.
-pub const JUDGES: &[&dyn Judge] = &[
-    &ordered::Ordered,
-    &unique::Unique,
-    &atomic::Atomic,
-    &reliable::Reliable,
-    &resumable::Resumable,
-    &bookmarkable::Bookmarkable,
-    &linearizable::Linearizable,
+/// All judges, by what they are called in accusations.
+pub const JUDGES: &[(&str, Judge)] = &[
+    ("ordered", watches::ordered),
+    ("unique", watches::unique),
+    ("atomic", atomic::atomic),
+    ("reliable", watches::reliable),
+    ("resumable", watches::resumable),
+    ("bookmarkable", watches::bookmarkable),
+    ("linearizable", linearizable::linearizable),
 ];
 
 /// Where a stretch of a watch differs from what was committed after `from` and up to its last word.
