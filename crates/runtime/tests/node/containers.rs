@@ -7,19 +7,9 @@ use runtime::*;
 
 use crate::support::{Node, possible, said, shell};
 
-macro_rules! on_a_node {
-    ($node:ident, $sandbox:ident) => {
-        if !possible() {
-            return;
-        }
-        let $node = Node::new().await;
-        let $sandbox = $node.sandbox().await;
-    };
-}
-
 #[tokio::test]
 async fn log_exit_code_and_defaults_of_the_image() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let (status, log) = node.run(&sandbox, shell("echo out; echo err >&2; exit 7")).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (7, "Error"));
     assert!(log.contains("out\n") && log.contains("err\n"), "{log}");
@@ -35,7 +25,7 @@ async fn log_exit_code_and_defaults_of_the_image() {
 
 #[tokio::test]
 async fn environment_arguments_directory_and_user() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let mut config = shell("pwd; echo $FROM_IMAGE $OWN $0 $1; hostname; cat /etc/hostname; id; echo $HOME");
     config.args = vec!["zero".into(), "one".into()];
     config.working_dir = "/made/here".into();
@@ -59,7 +49,7 @@ async fn environment_arguments_directory_and_user() {
 
 #[tokio::test]
 async fn confinement() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let script = "exec 2>&1
 grep CapEff /proc/self/status | tr -d '\\t'
 echo x > /proc/sys/kernel/hostname || echo sys-ro
@@ -109,7 +99,7 @@ ls /proc/self/fd | tr '\\n' ' '";
 
 #[tokio::test]
 async fn mounts_from_the_host() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let volume = node.path("volume");
     fs::create_dir(&volume).expect("a volume");
     fs::write(volume.join("file"), "from the host\n").expect("write");
@@ -141,7 +131,7 @@ async fn mounts_from_the_host() {
 
 #[tokio::test]
 async fn parts_of_volumes_never_lead_out_of_them() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let volume = node.path("volume");
     fs::create_dir_all(volume.join("real")).expect("a volume");
     fs::write(volume.join("real/file"), "inside\n").expect("write");
@@ -177,7 +167,7 @@ async fn parts_of_volumes_never_lead_out_of_them() {
 #[tokio::test]
 async fn later_mounts_cross_where_asked_for() {
     use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let volume = node.path("shared");
     fs::create_dir(&volume).expect("a volume");
     mount("tmpfs", &volume, "tmpfs", MountFlags::empty(), None).expect("mount");
@@ -280,7 +270,7 @@ async fn one_pid_namespace_for_the_pod_or_a_target() {
 
 #[tokio::test]
 async fn a_system_call_filter_of_the_nodes_owner() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let path = node.path("profile.json");
     let text = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":13}]}"#;
     fs::write(&path, text).expect("write");
@@ -301,7 +291,7 @@ async fn a_system_call_filter_of_the_nodes_owner() {
 
 #[tokio::test]
 async fn a_signal_of_its_own_asks_it_to_end() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let mut config = shell("trap 'echo usr1; exit 3' USR1; echo up; while :; do sleep 0.05; done");
     config.stop_signal = "SIGUSR1".into();
     let id = node.start(&sandbox, config).await;
@@ -314,7 +304,7 @@ async fn a_signal_of_its_own_asks_it_to_end() {
 
 #[tokio::test]
 async fn memory_limit() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     // tail keeps what has no line end in memory.
     let mut config = shell("tail /dev/zero; exit $?");
     config.linux.resources.memory_limit_in_bytes = 16 << 20;
@@ -325,7 +315,7 @@ async fn memory_limit() {
 
 #[tokio::test]
 async fn stop_with_grace() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let engine = node.engine();
     let id = node
         .start(&sandbox, shell("trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done"))
@@ -349,7 +339,7 @@ async fn stop_with_grace() {
 
 #[tokio::test]
 async fn commands_in_a_container() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let engine = node.engine();
     let id = node.start(&sandbox, shell("echo kept > /tmp/x; echo up; while :; do sleep 1000; done")).await;
     node.logged(&id, "up").await;
@@ -381,7 +371,7 @@ async fn commands_in_a_container() {
 
 #[tokio::test]
 async fn what_cannot_start_says_why() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let engine = node.engine();
     for (command, words) in [
         ("nope", "exec: \"nope\": executable file not found in $PATH"),
@@ -411,7 +401,7 @@ async fn what_cannot_start_says_why() {
 
 #[tokio::test]
 async fn sandboxes_have_a_network_of_their_own() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let status = node.engine().pod_sandbox_status(&sandbox).await.expect("status");
     assert_eq!(status.state, PodSandboxState::Ready);
     let path = status.network_namespace.expect("its own network");
@@ -449,7 +439,7 @@ async fn sandboxes_have_a_network_of_their_own() {
 
 #[tokio::test]
 async fn the_hosts_namespaces_when_asked_for() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let mut config = node.sandbox_config();
     config.linux.cgroup_parent = "/kubepods/podhost".into();
     let (network, pid, ipc) = (NamespaceMode::Node, NamespaceMode::Node, NamespaceMode::Node);
@@ -480,7 +470,7 @@ async fn the_hosts_namespaces_when_asked_for() {
 
 #[tokio::test]
 async fn a_pods_next_sandbox_outlives_its_last() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let next = node.sandbox().await;
     let id = node.start(&next, shell("echo up; while :; do sleep 1000; done")).await;
     node.logged(&id, "up").await;
@@ -493,7 +483,7 @@ async fn a_pods_next_sandbox_outlives_its_last() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once() {
-    on_a_node!(node, sandbox);
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let runs = (0..40).map(|i| {
         let (engine, mut config) = (node.engine().clone(), shell(&format!("echo {i}; exit {i}")));
         let sandbox = sandbox.clone();

@@ -8,11 +8,7 @@ use crate::support::{Node, possible, said, shell, shims};
 
 #[tokio::test]
 async fn a_new_engine_finds_everything() {
-    if !possible() {
-        return;
-    }
-    let mut node = Node::new().await;
-    let sandbox = node.sandbox().await;
+    let Some((mut node, sandbox)) = Node::with_sandbox().await else { return };
     let gate = node.path("gate");
     fs::create_dir(&gate).expect("a directory");
     let mount = Mount { container_path: "/gate".into(), host_path: gate.clone(), ..Default::default() };
@@ -87,11 +83,7 @@ async fn a_dead_shim_takes_its_containers_along() {
 
 #[tokio::test]
 async fn events_tell_a_containers_life() {
-    if !possible() {
-        return;
-    }
-    let node = Node::new().await;
-    let sandbox = node.sandbox().await;
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let mut events = node.engine().events();
     let (status, _) = node.run(&sandbox, shell("true")).await;
     node.engine().remove_container(&status.id).await.expect("remove");

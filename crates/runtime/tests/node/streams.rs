@@ -5,7 +5,7 @@ use std::time::Duration;
 use runtime::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Node, PATIENCE, possible, shell};
+use crate::support::{Node, PATIENCE, shell};
 
 const ALL: StreamOptions = StreamOptions { stdin: true, stdout: true, stderr: true, tty: false };
 const TTY: StreamOptions = StreamOptions { stderr: false, tty: true, ..ALL };
@@ -46,11 +46,7 @@ fn processes(marker: &str) -> usize {
 
 #[tokio::test]
 async fn a_command_has_streams_and_an_exit_code() {
-    if !possible() {
-        return;
-    }
-    let node = Node::new().await;
-    let sandbox = node.sandbox().await;
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let id = node.start(&sandbox, shell("sleep 1000")).await;
     let mut s = node.engine().exec(&id, command("cat; echo err >&2; exit 3"), ALL).await.expect("exec");
     let mut stdin = s.stdin.take().expect("an input");
@@ -79,11 +75,7 @@ async fn a_command_has_streams_and_an_exit_code() {
 
 #[tokio::test]
 async fn a_terminal_is_the_containers_own() {
-    if !possible() {
-        return;
-    }
-    let node = Node::new().await;
-    let sandbox = node.sandbox().await;
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let mut config = shell("sleep 1000");
     config.linux.security_context.run_as_user = Some(1234);
     let id = node.start(&sandbox, config).await;
@@ -100,11 +92,7 @@ async fn a_terminal_is_the_containers_own() {
 
 #[tokio::test]
 async fn commands_end_with_who_started_them() {
-    if !possible() {
-        return;
-    }
-    let mut node = Node::new().await;
-    let sandbox = node.sandbox().await;
+    let Some((mut node, sandbox)) = Node::with_sandbox().await else { return };
     let id = node.start(&sandbox, shell("sleep 1000")).await;
     let marker = format!("{}", 1_000_000_000 + base::rand::u64() % 1_000_000_000);
     let sleeping = command(&format!("echo here; sleep {marker}; true"));
@@ -135,11 +123,7 @@ async fn commands_end_with_who_started_them() {
 
 #[tokio::test]
 async fn attached_to_a_running_container() {
-    if !possible() {
-        return;
-    }
-    let mut node = Node::new().await;
-    let sandbox = node.sandbox().await;
+    let Some((mut node, sandbox)) = Node::with_sandbox().await else { return };
     let script = "while read line; do echo said $line; echo err >&2; done; echo end";
     let kept = ContainerConfig { stdin: true, ..shell(script) };
     let id = node.start(&sandbox, kept).await;
@@ -183,11 +167,7 @@ async fn attached_to_a_running_container() {
 
 #[tokio::test]
 async fn a_slow_listener_holds_the_container_up_and_loses_nothing() {
-    if !possible() {
-        return;
-    }
-    let node = Node::new().await;
-    let sandbox = node.sandbox().await;
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let script = "read line; dd if=/dev/zero bs=1000 count=5000 2>/dev/null | tr '\\0' x; echo; echo end";
     let id = node.start(&sandbox, ContainerConfig { stdin: true, ..shell(script) }).await;
     let mut s = node.engine().attach(&id, ALL).await.expect("attach");
@@ -203,11 +183,7 @@ async fn a_slow_listener_holds_the_container_up_and_loses_nothing() {
 
 #[tokio::test]
 async fn connections_are_made_inside_the_pods_network() {
-    if !possible() {
-        return;
-    }
-    let node = Node::new().await;
-    let sandbox = node.sandbox().await;
+    let Some((node, sandbox)) = Node::with_sandbox().await else { return };
     let script = "mkdir /www; echo here > /www/x; exec httpd -f -p 127.0.0.1:8080 -h /www";
     let id = node.start(&sandbox, shell(script)).await;
     let both = |port| vec![([127, 0, 0, 1], port).into(), (std::net::Ipv6Addr::LOCALHOST, port).into()];

@@ -48,6 +48,16 @@ impl Node {
         node
     }
 
+    /// The same with a sandbox; `None` where these tests cannot run.
+    pub async fn with_sandbox() -> Option<(Node, SandboxId)> {
+        if !possible() {
+            return None;
+        }
+        let node = Node::new().await;
+        let sandbox = node.sandbox().await;
+        Some((node, sandbox))
+    }
+
     /// Opens the engine (again).
     pub async fn open(&mut self) {
         let options = Options {
