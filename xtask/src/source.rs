@@ -42,12 +42,13 @@ fn collect(root: &Path, dir: &Path, found: &mut Vec<Source>) -> Result<()> {
 impl Source {
     /// Line (from 0) at which the file's tests begin; tests are last by custom.
     pub fn tests_at(&self) -> usize {
-        if self.path.components().any(|c| c.as_os_str() == "tests") {
+        if self.path.components().any(|c| c.as_os_str() == "tests" || c.as_os_str() == "tests.rs") {
             return 0;
         }
         let lines: Vec<&str> = self.code.lines().collect();
         let is_tests = |i: &usize| {
-            lines[*i].trim() == "#[cfg(test)]" && lines.get(i + 1).is_some_and(|l| l.contains("mod "))
+            lines[*i].trim() == "#[cfg(test)]"
+                && lines.get(i + 1).is_some_and(|l| l.starts_with("mod ") && l.ends_with('{'))
         };
         (0..lines.len()).find(is_tests).unwrap_or(lines.len())
     }
@@ -169,5 +170,9 @@ mod tests {
         let want = [("one".to_owned(), 5), ("declared".to_owned(), 1), ("two".to_owned(), 1)];
         assert_eq!(source.functions(), want);
         assert_eq!(source.tests_at(), 10);
+        let elsewhere = text.replace("mod tests {\n    fn hidden() {}\n}", "mod tests;\nfn three() {}");
+        let source = Source { path: "x.rs".into(), code: blank(&elsewhere), text: elsewhere };
+        assert_eq!((source.functions().len(), source.tests_at()), (4, 13), "they are in a file of their own");
+        assert_eq!(Source { path: "x/tests.rs".into(), ..source }.tests_at(), 0);
     }
 }
