@@ -1,7 +1,7 @@
 //! What every object's metadata tells: owners, labels, annotations, finalizers.
 //! Upstream: k8s.io/apimachinery/pkg/apis/meta/v1/{meta,controller_ref}.go.
 
-use crate::doc::{Doc, Edit, Ref};
+use crate::doc::{Edit, Ref};
 use crate::schema::keys::k;
 
 /// The finalizer that orphans an object's dependents before it goes.
@@ -63,32 +63,6 @@ impl<'a> Meta<'a> {
     pub fn owners(self) -> impl Iterator<Item = Ref<'a>> {
         self.0.get(k::OWNER_REFERENCES).items()
     }
-
-    /// The owner that manages it, if any.
-    pub fn controller(self) -> Option<Ref<'a>> {
-        self.owners().find(|o| o.get(k::CONTROLLER).bool())
-    }
-
-    /// Whether the object with this UID manages it.
-    pub fn is_controlled_by(self, uid: &str) -> bool {
-        !uid.is_empty() && self.controller().is_some_and(|o| o.get(k::UID).str() == uid)
-    }
-}
-
-/// The owner reference of an object that manages others: blocks its foreground deletion.
-pub fn controller_ref(owner: Ref<'_>, api_version: &str, kind: &str) -> Doc {
-    let meta = of(owner);
-    crate::doc!({ "apiVersion": api_version, "kind": kind, "name": meta.name(), "uid": meta.uid(),
-        "controller": true, "blockOwnerDeletion": true })
-}
-
-/// Adds a finalizer unless it is there; tells whether it was added.
-pub fn add_finalizer(object: Edit<'_>, name: &str) -> bool {
-    if of(object.read()).has_finalizer(name) {
-        return false;
-    }
-    object.at(k::METADATA).list(k::FINALIZERS).push(name);
-    true
 }
 
 /// Takes a finalizer off; tells whether it was there.
@@ -109,21 +83,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn owners_and_finalizers() {
-        let owner = crate::doc!({ "metadata": { "name": "rs", "uid": "u1" } });
-        let mut pod = crate::doc!({ "metadata": { "name": "p", "finalizers": ["a/b"] } });
-        pod.edit().at(k::METADATA).list(k::OWNER_REFERENCES).push(controller_ref(
-            owner.root(),
-            "apps/v1",
-            "ReplicaSet",
-        ));
-        assert!(of(pod.root()).is_controlled_by("u1") && !of(pod.root()).is_controlled_by(""));
-        assert!(!add_finalizer(pod.edit(), "a/b") && add_finalizer(pod.edit(), "c/d"));
-        assert!(
-            remove_finalizer(pod.edit(), "a/b")
-                && remove_finalizer(pod.edit(), "c/d")
-                && !remove_finalizer(pod.edit(), "c/d")
-        );
+    fn the_last_finalizer_takes_the_list_along() {
+        let mut pod = crate::doc!({ "metadata": { "name": "p", "finalizers": ["a/b", "c/d"] } });
+        assert!(remove_finalizer(pod.edit(), "a/b") && !remove_finalizer(pod.edit(), "a/b"));
+        assert!(of(pod.root()).has_finalizer("c/d") && remove_finalizer(pod.edit(), "c/d"));
         assert!(!pod.get(k::METADATA).get(k::FINALIZERS).exists());
     }
 }

@@ -214,11 +214,6 @@ impl Selector {
         !self.nothing && self.requirements.is_empty()
     }
 
-    /// Whether no object can match.
-    pub fn is_nothing(&self) -> bool {
-        self.nothing
-    }
-
     /// The conditions.
     pub fn requirements(&self) -> &[Requirement] {
         &self.requirements
@@ -583,7 +578,7 @@ mod tests {
         let selector = doc!({ "matchLabels": { "app": "web" }, "matchExpressions": [{ "key": "tier", "operator": "NotIn", "values": ["x"] }] });
         let selector = Selector::from_label_selector(selector.root()).expect("well-formed");
         assert_eq!(selector.to_string(), "app=web,tier!=x");
-        assert!(Selector::from_label_selector(Ref::absent()).expect("absent").is_nothing());
+        assert!(Selector::from_label_selector(Ref::absent()).expect("absent").nothing);
         assert!(Selector::from_label_selector(doc!({}).root()).expect("empty").is_everything());
         let bad = doc!({ "matchExpressions": [{ "key": "a", "operator": "Is" }] });
         assert_eq!(

@@ -121,11 +121,6 @@ impl Error {
         self.is(Status::is_expired)
     }
 
-    /// Not allowed (a quota, too).
-    pub fn is_forbidden(&self) -> bool {
-        self.is(|s| s.code == 403)
-    }
-
     /// The object breaks the rules of its kind.
     pub fn is_invalid(&self) -> bool {
         self.is(|s| s.code == 422)
@@ -155,12 +150,6 @@ impl Client {
     /// A client of a component in the server's own process.
     pub fn component(transport: Arc<dyn Transport>, user: User) -> Client {
         Client::new(transport, Who::Component(Arc::new(user)))
-    }
-
-    /// The same way to the server under another identity.
-    #[must_use]
-    pub fn with_user(&self, user: User) -> Client {
-        Client::component(self.transport.clone(), user)
     }
 
     /// A resource in all namespaces, or one without namespaces.

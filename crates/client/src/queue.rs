@@ -174,12 +174,6 @@ impl<K: Ord + Clone> WorkQueue<K> {
         self.lock().ready.len()
     }
 
-    /// Whether no key is ready, delayed or being worked on.
-    pub fn is_idle(&self) -> bool {
-        let state = self.lock();
-        state.ready.is_empty() && state.delayed.is_empty() && state.processing.is_empty()
-    }
-
     /// Whether no key is ready.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -193,28 +193,6 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_back_whatever_pieces_they_travel_in() {
-        let bytes = |n: usize| Bytes::from((0..n).map(|i| i as u8).collect::<Vec<_>>());
-        let all = [
-            Message::Binary(bytes(0)),
-            Message::Text(bytes(125)),
-            Message::Binary(bytes(126)),
-            Message::Ping(bytes(5)),
-            Message::Binary(bytes(0x1_0000)),
-            Message::Pong(bytes(0)),
-            Message::Close(1000),
-            Message::Close(0),
-        ];
-        for mask in [None, Some(0x1234_5678)] {
-            let mut sent = Vec::new();
-            all.iter().for_each(|message| encode(message, mask, &mut sent));
-            for size in [1, 1000, sent.len()] {
-                assert_eq!(read(mask.is_some(), &sent, size).as_deref(), Ok(&all[..]));
-            }
-        }
-    }
-
-    #[test]
     fn a_message_in_frames_is_one_and_control_goes_between() {
         let sent = b"\x01\x02ab\x89\x01p\x00\x01c\x80\x01d";
         let want = [Message::Ping(Bytes::from_static(b"p")), Message::Text(Bytes::from_static(b"abcd"))];

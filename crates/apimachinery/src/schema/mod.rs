@@ -170,11 +170,6 @@ impl TypeId {
     pub fn is_atomic(self) -> bool {
         self.column(8) & 1 != 0
     }
-
-    /// Registered as a kind of its group and version.
-    pub fn is_kind(self) -> bool {
-        self.column(8) & 2 != 0
-    }
 }
 
 /// A field of a struct type.
@@ -243,16 +238,6 @@ impl Field {
     /// Marker `+required`.
     pub fn required(self) -> bool {
         self.flag(3)
-    }
-
-    /// Protobuf's `required`.
-    pub fn proto_required(self) -> bool {
-        self.flag(4)
-    }
-
-    /// The discriminator of a union.
-    pub fn discriminator(self) -> bool {
-        self.flag(5)
     }
 
     /// Server-side apply takes the map or struct as one value.

@@ -98,8 +98,6 @@ pub enum KubeconfigError {
 
 const UNSUPPORTED_CLUSTER: [&str; 2] = ["insecure-skip-tls-verify", "proxy-url"];
 const UNSUPPORTED_USER: [&str; 6] = ["exec", "auth-provider", "username", "password", "as", "as-groups"];
-/// Where a pod finds its own credentials.
-const POD_FILES: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 impl Kubeconfig {
     /// Reads the current context of a kubeconfig file; relative paths in it are relative to the file.
@@ -109,24 +107,6 @@ impl Kubeconfig {
     pub fn load(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
         let text = read(path)?;
         Kubeconfig::parse(&text, path)
-    }
-
-    /// The credentials of the pod that this process runs in; `host` and `port` are what the environment says
-    /// (`KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`).
-    ///
-    /// # Errors
-    /// When the files are not there.
-    pub fn in_pod(host: &str, port: &str) -> Result<Kubeconfig, KubeconfigError> {
-        let dir = Path::new(POD_FILES);
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let namespace = read(&dir.join("namespace"))?;
-        Ok(Kubeconfig {
-            server: format!("https://{host}:{port}"),
-            certificate_authority: read(&dir.join("ca.crt"))?,
-            token: Some(TokenSource::File(dir.join("token"))),
-            namespace: String::from_utf8_lossy(&namespace).trim().to_owned(),
-            ..Kubeconfig::default()
-        })
     }
 
     /// Reads a kubeconfig's text; `path` is where it lies.

@@ -2,7 +2,6 @@ use super::*;
 use crate::codec::json;
 use crate::doc::{Doc, Ref};
 use crate::schema::{self, Go, Kind, TypeId, decode as typed, normalise::normalise};
-use proptest::prelude::*;
 
 fn pretty(doc: &Doc) -> String {
     let mut out = Vec::new();
@@ -229,45 +228,4 @@ fn lists_and_watch_frames_are_upstreams() {
     assert_eq!(hex(&listed), hex(&object(whole.root()).expect("a known kind")));
     assert_eq!(list("v1", "ConfigMap", meta.root(), std::iter::empty()), None);
     assert_eq!(watch_frame("ADDED", b"k8s\0x"), b"\0\0\0\x10\x0a\x05ADDED\x12\x07\x0a\x05k8s\0x");
-}
-
-proptest! {
-    /// Nothing that is sent makes the reader panic, and what it reads can be written and read again.
-    #[test]
-    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400), at in any::<prop::sample::Index>()) {
-        let kinds: Vec<TypeId> = schema::kinds().map(|(.., ty)| ty).collect();
-        let ty = kinds[at.index(kinds.len())];
-        if let Ok(doc) = to_doc(&bytes, ty) {
-            let once = normalise(doc.root(), ty);
-            let again = to_doc(&from_doc(once.root(), ty), ty).expect("its own writing");
-            prop_assert_eq!(pretty(&normalise(again.root(), ty)), pretty(&once));
-        }
-        let mut enveloped = PREFIX.to_vec();
-        enveloped.extend_from_slice(&bytes);
-        drop(read(&enveloped));
-    }
-
-    /// A whole object with some bytes changed, cut or put in.
-    #[test]
-    fn damaged_objects_never_panic(
-        at in any::<prop::sample::Index>(),
-        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..6),
-    ) {
-        let kinds: Vec<TypeId> = schema::kinds().map(|(.., ty)| ty).collect();
-        let ty = kinds[at.index(kinds.len())];
-        let mut bytes = from_doc(normalise(filled(ty, 4).root(), ty).root(), ty);
-        for (place, byte, how) in damage {
-            let place = place.index(bytes.len() + 1);
-            match how {
-                0 => bytes.insert(place, byte),
-                1 if place < bytes.len() => drop(bytes.remove(place)),
-                _ if place < bytes.len() => bytes[place] = byte,
-                _ => {}
-            }
-        }
-        if let Ok(doc) = to_doc(&bytes, ty) {
-            let parsed = Parsed { doc, duplicates: Vec::new() };
-            drop(typed::decode(&parsed, ty));
-        }
-    }
 }
