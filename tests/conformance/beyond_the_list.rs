@@ -1,10 +1,15 @@
 //! What no row of the list asks for, and clusters need.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use apimachinery::{Doc, doc, k};
+use apiserver::LocalTransport;
+use controllers::{ALL, Manager, Settings};
 
-use crate::cluster::play;
+use crate::cluster::{Cluster, play, pod, text, with};
+
+const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 
 #[test]
 fn a_cluster_role_that_sums_up_others_follows_them() {
@@ -35,7 +40,6 @@ fn a_cluster_role_that_sums_up_others_follows_them() {
 #[test]
 fn a_range_of_service_addresses_stays_until_they_are_given_back() {
     play(|c| async move {
-        let ranges = "/apis/networking.k8s.io/v1/servicecidrs";
         let is = |all: &BTreeMap<String, Doc>, name: &str, status: &str| {
             all.get(name).is_some_and(|range| {
                 range.root().find("status.conditions").item(0).get(k::STATUS).str() == status
@@ -43,15 +47,103 @@ fn a_range_of_service_addresses_stays_until_they_are_given_back() {
             })
         };
         let more = doc!({ "metadata": { "name": "more" }, "spec": { "cidrs": ["10.97.0.0/24"] } });
-        c.post(ranges, &more).await.ok();
-        c.until(ranges, "both are ready", |all| is(all, "kubernetes", "True") && is(all, "more", "True"))
+        c.post(RANGES, &more).await.ok();
+        c.until(RANGES, "both are ready", |all| is(all, "kubernetes", "True") && is(all, "more", "True"))
             .await;
         let services = c.at("/api/v1", "services");
         let there = doc!({ "metadata": { "name": "there" }, "spec": { "clusterIP": "10.97.0.7", "ports": [{ "port": 80 }] } });
         c.post(&services, &there).await.ok();
-        c.delete(&format!("{ranges}/more")).await.ok();
-        c.until(ranges, "it waits for its address", |all| is(all, "more", "False")).await;
+        c.delete(&format!("{RANGES}/more")).await.ok();
+        c.until(RANGES, "it waits for its address", |all| is(all, "more", "False")).await;
         c.delete(&format!("{services}/there")).await.ok();
-        c.until(ranges, "it is gone", |all| all.len() == 1).await;
+        c.until(RANGES, "it is gone", |all| all.len() == 1).await;
+    });
+}
+
+#[test]
+fn the_default_range_gets_the_family_that_the_flags_have_gained() {
+    play(|c| async move {
+        let range = |what, families: usize| {
+            c.until_one(RANGES, "kubernetes", what, move |range| {
+                range.root().find("spec.cidrs").len() == families
+            })
+        };
+        range("it has one family", 1).await;
+        // The controllers of a server that was started with two.
+        let service_cidrs = vec!["10.96.0.0/16".to_owned(), "fd00:96::/112".to_owned()];
+        let settings = Settings { service_cidrs, ..sim::server::settings() };
+        let this = ALL.iter().position(|c| c.name == "service-cidrs-controller").expect("it is one of them");
+        let _lives =
+            Manager::start(Arc::new(LocalTransport::new(c.api.clone())), settings, &ALL[this..=this]);
+        range("it has both", 2).await;
+        let events = "/api/v1/events?fieldSelector=reason%3DKubernetesDefaultServiceCIDRInconsistent";
+        c.until(events, "those with one family say that they do not agree", |all| !all.is_empty()).await;
+    });
+}
+
+/// Waits until the pod's condition says why it has no node, and the scheduler's event, too.
+async fn waits(c: &Cluster, name: &str, why: &str) {
+    let told = |pod: &Doc| {
+        let mut conditions = pod.root().find("status.conditions").items();
+        conditions.any(|c| c.get(k::REASON).str() == "Unschedulable" && c.get(k::MESSAGE).str() == why)
+    };
+    c.until_one(&c.at("/api/v1", "pods"), name, why, told).await;
+    says(c, name, "FailedScheduling", why).await;
+}
+
+async fn says(c: &Cluster, name: &str, reason: &str, message: &str) {
+    let query =
+        format!("?fieldSelector=involvedObject.name%3D{name},reason%3D{reason},source%3Ddefault-scheduler");
+    let said = |all: &BTreeMap<String, Doc>| all.values().any(|e| e.get(k::MESSAGE).str() == message);
+    c.until(&format!("{}{query}", c.at("/api/v1", "events")), message, said).await;
+}
+
+#[test]
+fn a_pod_waits_for_room_and_is_told_why() {
+    play(|c| async move {
+        let pods = c.at("/api/v1", "pods");
+        let asking = |name: &str, memory: &str| {
+            let mut pod = with(pod(name, name), "spec.tolerations", doc!([{ "operator": "Exists" }]));
+            let asked = doc!({ "requests": { "memory": memory } });
+            pod.edit().at(k::SPEC).list(k::CONTAINERS).for_each(|mut c| _ = c.set(k::RESOURCES, &asked));
+            pod
+        };
+        let placed = async |name: &str| {
+            let pod =
+                c.until_one(&pods, name, "it has a node", |p| !text(p, "spec.nodeName").is_empty()).await;
+            let node = text(&pod, "spec.nodeName").to_owned();
+            says(&c, name, "Scheduled", &format!("Successfully assigned {}/{name} to {node}", c.ns)).await;
+            node
+        };
+        for name in ["a", "b", "c"] {
+            c.post(&pods, &asking(name, "6Gi")).await.ok();
+            if name != "c" {
+                placed(name).await;
+            }
+        }
+        waits(&c, "c", "0/2 nodes are available: 2 Insufficient memory.").await;
+        // It finds its room when another goes.
+        let first = text(&c.get(&format!("{pods}/a")).await.ok(), "spec.nodeName").to_owned();
+        c.delete(&format!("{pods}/a?gracePeriodSeconds=0")).await.ok();
+        assert_eq!(placed("c").await, first);
+        // Or when a node comes.
+        c.post(&pods, &asking("large", "16Gi")).await.ok();
+        waits(&c, "large", "0/2 nodes are available: 2 Insufficient memory.").await;
+        let amounts = doc!({ "cpu": "2", "memory": "32Gi", "pods": "110" });
+        let mut big = doc!({ "metadata": { "name": "big" } });
+        big.edit().at(k::STATUS).set(k::CAPACITY, &amounts).set(k::ALLOCATABLE, &amounts);
+        c.post("/api/v1/nodes", &big).await.ok();
+        assert_eq!(placed("large").await, "big");
+        // What is not understood is refused by name; what is another scheduler's is left alone.
+        let other = with(asking("other", "1Mi"), "spec.schedulerName", "mine");
+        c.post(&pods, &other).await.ok();
+        let apart = doc!({ "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
+            { "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "a": "b" } } }] } });
+        c.post(&pods, &with(asking("apart", "1Mi"), "spec.affinity", apart)).await.ok();
+        let why = "this scheduler does not support spec.affinity.podAntiAffinity.";
+        waits(&c, "apart", &format!("0/3 nodes are available: {why}")).await;
+        let other = c.get(&format!("{pods}/other")).await.ok();
+        assert_eq!(text(&other, "spec.nodeName"), "");
+        assert!(!other.root().find("status.conditions").exists());
     });
 }

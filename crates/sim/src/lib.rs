@@ -14,7 +14,7 @@ pub mod ledger;
 pub mod net;
 pub mod record;
 pub mod seat;
-mod server;
+pub mod server;
 pub mod story;
 pub mod world;
 
