@@ -111,7 +111,7 @@ fn endpoints(errs: &mut ErrorList, new: &Doc) {
                 ("IPv4" | "IPv6", Err(_)) => complain(errs, &at, text, validation::ip(text)),
                 ("IPv4", Ok(ip)) if !ip.is_ipv4() => errs.invalid(&at, text, "must be an IPv4 address"),
                 ("IPv6", Ok(ip)) if !ip.is_ipv6() => errs.invalid(&at, text, "must be an IPv6 address"),
-                _ => {}
+                _ => complain(errs, &at, text, validation::non_special_ip(text)),
             }
         }
         let node = endpoint.get(k::NODE_NAME).str();

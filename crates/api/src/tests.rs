@@ -290,7 +290,7 @@ fn complaints_about_others() {
 #[test]
 fn bounds_make_sense() {
     refuses(
-        "{apiVersion: v1, kind: LimitRange, metadata: {name: l}, spec: {limits: [{type: Container, min: {cpu: 2, foo: 1}, max: {cpu: 1}, default: {cpu: 3}, defaultRequest: {cpu: 4}, maxLimitRequestRatio: {cpu: 0.5}}, {type: Pod, default: {cpu: 1}, min: {memory: 1Mi}, max: {memory: 2Mi}, maxLimitRequestRatio: {memory: 3}}, {type: PersistentVolumeClaim}, {type: Container, default: {example.com/gpu: 1}, defaultRequest: {example.com/gpu: 2}}]}}",
+        "{apiVersion: v1, kind: LimitRange, metadata: {name: l}, spec: {limits: [{type: Container, min: {cpu: 2, foo: 1}, max: {cpu: 1}, default: {cpu: 3}, defaultRequest: {cpu: 4}, maxLimitRequestRatio: {cpu: 0.5}}, {type: Pod, default: {cpu: 1}, min: {memory: 1Mi}, max: {memory: 2Mi}, maxLimitRequestRatio: {memory: 3}}, {type: PersistentVolumeClaim}, {type: Container, default: {example.com/gpu: 1}, defaultRequest: {example.com/gpu: 2}}, {type: Foo}]}}",
         expect![[r#"
             spec.limits[0].min[foo]: Invalid value: "foo": must be a standard resource type or fully qualified
             spec.limits[0].min[foo]: Invalid value: "foo": must be a standard resource for containers
@@ -306,7 +306,8 @@ fn bounds_make_sense() {
             spec.limits[2].limits: Required value: either minimum or maximum storage value is required, but neither was provided
             spec.limits[3].type: Duplicate value: "Container"
             spec.limits[3].defaultRequest[example.com/gpu]: Invalid value: "2": default request value 2 is greater than default limit value 1
-            spec.limits[3].defaultRequest[example.com/gpu]: Invalid value: "2": default value 1 must equal to defaultRequest value 2 in example.com/gpu"#]],
+            spec.limits[3].defaultRequest[example.com/gpu]: Invalid value: "2": default value 1 must equal to defaultRequest value 2 in example.com/gpu
+            spec.limits[4].type: Invalid value: "Foo": must be a standard limit type or fully qualified"#]],
     );
     let (_, doc, errs) = created(
         "{apiVersion: v1, kind: LimitRange, metadata: {name: l}, spec: {limits: [{type: Container, max: {cpu: 2, memory: 1Gi}, min: {cpu: 1, ephemeral-storage: 1Gi}}]}}",

@@ -1,7 +1,7 @@
 //! What all kinds that make pods of a template share: the template's defaults and rules, the counts of their
 //! statuses, their columns. Upstream: pkg/apis/{apps,core}/validation, whose copies of these differ in words only.
 
-use apimachinery::field::{ErrorList, Path};
+use apimachinery::field::{ErrorList, Path, Shown};
 use apimachinery::selector::Selector;
 use apimachinery::{Doc, GroupVersion, Ref, k};
 
@@ -9,7 +9,7 @@ use crate::core::{pod_defaults, pod_validation, pod_warnings};
 use crate::generic;
 use crate::kind::*;
 use crate::print::{self, AGE, NAME};
-use crate::rules::{self, not_negative};
+use crate::rules::{self, Text, not_negative};
 
 /// NAME, the three counts of kinds that only count, AGE, and what their pods are.
 pub(crate) const COUNT_COLUMNS: &[Column] = &[
@@ -137,7 +137,7 @@ pub(crate) fn selector_and_template(
     if !selector.matches(labels) {
         errs.invalid(
             &at.child("metadata").child("labels"),
-            labels,
+            Text(if labels.is_set() { labels.shown() } else { "null".to_owned() }),
             "`selector` does not match template `labels`",
         );
     }

@@ -252,6 +252,24 @@ pub fn ip(text: &str) -> Vec<String> {
     }
 }
 
+/// An address that others can reach and that is nobody's own: of endpoints and external addresses. Upstream:
+/// ValidateNonSpecialIP.
+pub fn non_special_ip(text: &str) -> Vec<String> {
+    let Ok(ip) = text.parse::<IpAddr>() else { return ip(text) };
+    let first = |ip: std::net::Ipv6Addr| ip.segments()[0];
+    let (local, local_many) = match ip {
+        IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),
+        IpAddr::V6(ip) => (first(ip) & 0xffc0 == 0xfe80, first(ip) & 0xff0f == 0xff02),
+    };
+    let complaints = [
+        (ip.is_unspecified(), format!("may not be unspecified ({text})")),
+        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned()),
+        (local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()),
+        (local_many, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned()),
+    ];
+    complaints.into_iter().filter(|(is, _)| *is).map(|(_, why)| why).collect()
+}
+
 /// A network such as `10.96.0.0/12`: its address and the length of its prefix.
 pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = text.split_once('/')?;
@@ -283,6 +301,24 @@ pub fn cidr(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_are_nobody_s_are_told() {
+        let table = [
+            ("127.0.0.1", "loopback"),
+            ("::1", "loopback"),
+            ("169.254.169.254", "link-local range"),
+            ("fe80::1", "link-local range"),
+            ("224.0.0.1", "link-local multicast"),
+            ("ff02::1", "link-local multicast"),
+            ("0.0.0.0", "unspecified"),
+            ("x", "must be a valid IP address"),
+        ];
+        for (ip, why) in table {
+            assert!(non_special_ip(ip).concat().contains(why), "{ip}");
+        }
+        assert!(non_special_ip("10.0.0.1").is_empty() && non_special_ip("fd00::1").is_empty());
+    }
 
     #[test]
     fn good_names_pass() {

@@ -1,6 +1,8 @@
 //! The Service `default/kubernetes`, its Endpoints and its EndpointSlice, through which pods reach the API servers.
 //! Upstream: pkg/controlplane/controller/kubernetesservice, pkg/controlplane/reconcilers.
 
+use std::net::IpAddr;
+
 use apimachinery::call::BoxFuture;
 use apimachinery::{Doc, Gvr, doc, k};
 use client::gvr::{ENDPOINT_SLICES, ENDPOINTS, SERVICES};
@@ -51,7 +53,7 @@ async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
         return Ok(Action::Done);
     }
     write(ctx, key, &SERVICES, service(&ctx.settings), &["spec.ports"]).await?;
-    if !ctx.settings.api_addresses.is_empty() {
+    if !reachable(&ctx.settings).is_empty() {
         write(ctx, key, &ENDPOINTS, endpoints(&ctx.settings), &["subsets"]).await?;
         write(ctx, key, &ENDPOINT_SLICES, slice(&ctx.settings), &["endpoints", "ports"]).await?;
     }
@@ -94,6 +96,14 @@ fn covers(have: apimachinery::Ref<'_>, wanted: apimachinery::Ref<'_>) -> bool {
     have.same(wanted)
 }
 
+/// The servers' addresses of one family that lead there from elsewhere.
+fn reachable(settings: &Settings) -> Vec<IpAddr> {
+    let mut out: Vec<IpAddr> = settings.api_addresses.iter().copied().filter(|a| !a.is_loopback()).collect();
+    let family = out.first().map(IpAddr::is_ipv4);
+    out.retain(|address| Some(address.is_ipv4()) == family);
+    out
+}
+
 fn service(settings: &Settings) -> Doc {
     let ips: Vec<String> = settings.service_ips.iter().map(ToString::to_string).collect();
     let families: Vec<&str> =
@@ -114,8 +124,7 @@ fn endpoints(settings: &Settings) -> Doc {
     let mut out = doc!({ "apiVersion": "v1", "kind": "Endpoints", "metadata": { "name": NAME, "namespace": "default" } });
     out.edit().at(k::METADATA).set(k::LABELS, labels);
     let mut subset = doc!({ "addresses": [], "ports": [{ "name": "https", "port": settings.api_port, "protocol": "TCP" }] });
-    let family = settings.api_addresses[0].is_ipv4();
-    for address in settings.api_addresses.iter().filter(|a| a.is_ipv4() == family) {
+    for address in reachable(settings) {
         subset.edit().list(k::ADDRESSES).push(doc!({ "ip": address.to_string() }));
     }
     out.edit().list(k::SUBSETS).push(subset);
@@ -123,15 +132,15 @@ fn endpoints(settings: &Settings) -> Doc {
 }
 
 fn slice(settings: &Settings) -> Doc {
-    let family = settings.api_addresses[0].is_ipv4();
+    let addresses = reachable(settings);
     let mut out = doc!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": { "name": NAME, "namespace": "default", "labels": { "kubernetes.io/service-name": NAME } },
-        "addressType": if family { "IPv4" } else { "IPv6" },
+        "addressType": if addresses[0].is_ipv4() { "IPv4" } else { "IPv6" },
         "endpoints": [], "ports": [{ "name": "https", "port": settings.api_port, "protocol": "TCP" }],
     });
     let mut endpoints = out.edit().list(k::ENDPOINTS);
-    for address in settings.api_addresses.iter().filter(|a| a.is_ipv4() == family) {
+    for address in addresses {
         endpoints.push(doc!({ "addresses": [address.to_string()], "conditions": { "ready": true } }));
     }
     out

@@ -73,7 +73,7 @@ impl Strategy for Endpoints {
             for list in ["addresses", "notReadyAddresses"] {
                 for (j, address) in subset.get(list).items().enumerate() {
                     let ip = address.get(k::IP).str();
-                    complain(errs, &at.child(list).index(j).child("ip"), ip, validation::ip(ip));
+                    complain(errs, &at.child(list).index(j).child("ip"), ip, validation::non_special_ip(ip));
                 }
             }
             for (j, port) in subset.get(k::PORTS).items().enumerate() {

@@ -53,7 +53,12 @@ impl Strategy for LimitRange {
             let at = Path::new("spec").child("limits").index(i);
             let ty = item.get(k::TYPE).str();
             if required(errs, item.get(k::TYPE), &at.child("type")) {
-                complain(errs, &at.child("type"), ty, validation::qualified_name(ty));
+                let mut complaints = validation::qualified_name(ty);
+                let standard = ["Pod", "Container", "PersistentVolumeClaim"].contains(&ty);
+                if complaints.is_empty() && !ty.contains('/') && !standard {
+                    complaints.push("must be a standard limit type or fully qualified".into());
+                }
+                complain(errs, &at.child("type"), ty, complaints);
             }
             if seen.contains(&ty) {
                 errs.duplicate(&at.child("type"), ty);

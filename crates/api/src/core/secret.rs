@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use apimachinery::codec::json;
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::{Doc, k, meta, validation};
 use base64::Engine as _;
@@ -97,6 +98,15 @@ fn required_keys(errs: &mut ErrorList, new: &Doc, at: &Path) {
     for key in keys {
         if !data.get(key).exists() {
             errs.required(&at.key(key), "");
+        } else if key.starts_with(".docker") {
+            let text =
+                base64::engine::general_purpose::STANDARD.decode(data.get(key).str()).unwrap_or_default();
+            let why = match json::parse(text) {
+                Ok(parsed) if parsed.doc.root().is_object() => continue,
+                Ok(_) => "json: cannot unmarshal it into Go value of type map[string]interface {}".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            errs.invalid(&at.key(key), "<secret contents redacted>", &why);
         }
     }
 }

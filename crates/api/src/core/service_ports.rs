@@ -111,12 +111,7 @@ fn ports(errs: &mut ErrorList, spec: Ref<'_>, headless: bool, at: &Path) {
 fn addresses(errs: &mut ErrorList, spec: Ref<'_>, at: &Path) {
     for (i, ip) in spec.get(k::EXTERNAL_IPS).items().enumerate() {
         let at = at.child("externalIPs").index(i);
-        let complaints = validation::ip(ip.str());
-        let special = |ip: std::net::IpAddr| ip.is_loopback() || ip.is_unspecified() || ip.is_multicast();
-        if complaints.is_empty() && ip.str().parse().is_ok_and(special) {
-            errs.invalid(&at, ip.str(), "may not be an unspecified, loopback or multicast address");
-        }
-        complain(errs, &at, ip.str(), complaints);
+        complain(errs, &at, ip.str(), validation::non_special_ip(ip.str()));
     }
     for (i, ip) in spec.get(k::CLUSTER_IPS).items().enumerate() {
         if ip.str() != "None" || i > 0 {
