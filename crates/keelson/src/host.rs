@@ -37,17 +37,3 @@ pub async fn parent_gone() -> std::io::Result<()> {
     while pipe.read(&mut buffer).await? > 0 {}
     Ok(())
 }
-
-/// How much more than is needed the C library takes at a time for each of its arenas, in bytes. Untouched, it costs
-/// nothing; without, each page that an arena grows by is a system call.
-const ALLOCATOR_PAD_BYTES: i32 = 1 << 20;
-
-/// Has the C library ask the kernel for memory less often. To be called before there are threads.
-#[allow(unsafe_code)]
-pub fn tune_allocator() {
-    #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt(3) takes two integers and touches nothing but the allocator's own settings.
-    unsafe {
-        nix::libc::mallopt(nix::libc::M_TOP_PAD, ALLOCATOR_PAD_BYTES);
-    }
-}

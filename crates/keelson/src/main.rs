@@ -21,8 +21,11 @@ mod up;
 
 use std::process::ExitCode;
 
+// A request is thirty allocations; see docs/decisions.md.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
-    host::tune_allocator();
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
     // Verbs that must not meet a runtime or a log: a pod's shim, and programs inside containers.
     match arguments.first().and_then(|a| a.to_str()) {
