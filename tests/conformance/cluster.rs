@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
-use apimachinery::call::{Reply, User, Watch};
+use apimachinery::call::{BoxStream, Reply, User, WatchEvent};
 use apimachinery::{Doc, Edit, Ref, Val, doc, k};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use sim::world::World;
 
 use harness::{Answer, Server, shown};
@@ -315,7 +315,7 @@ impl Cluster {
         let uri = format!("{uri}{}watch=true", separator(uri));
         let admin = User::new("admin", &["system:masters"]);
         match self.reply(admin.into(), "GET", &uri, &[], Bytes::new()).await {
-            Reply::Watch(watch) => Events(watch),
+            Reply::Watch(watch) => Events(Box::pin(watch.events.flat_map(stream::iter))),
             other => panic!("{uri}: {other:?}"),
         }
     }
@@ -327,7 +327,7 @@ fn separator(uri: &str) -> char {
 }
 
 /// The events of a watch.
-pub struct Events(Watch);
+pub struct Events(BoxStream<WatchEvent>);
 
 impl Events {
     /// The next event as the client sees it: `type` and `object`.
@@ -339,7 +339,7 @@ impl Events {
     /// The next event, if one comes before `end`.
     pub async fn next_before(&mut self, end: base::time::Instant) -> Option<Doc> {
         base::select! {
-            event = self.0.events.next() => event.map(shown),
+            event = self.0.next() => event.map(shown),
             () = base::time::sleep_until(end) => None,
         }
     }

@@ -365,8 +365,8 @@ pub struct Watch {
     pub api_version: String,
     /// `Pod`, …
     pub kind: String,
-    /// The events, until the watch ends.
-    pub events: BoxStream<WatchEvent>,
+    /// The events, until the watch ends: what is there to be told comes together.
+    pub events: BoxStream<Vec<WatchEvent>>,
 }
 
 /// One event of a watch.

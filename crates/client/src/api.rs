@@ -7,7 +7,7 @@ use apimachinery::call::{
     User, Verb, WatchEvent, Who, Wire,
 };
 use apimachinery::{Doc, Gvr, Status, doc, k};
-use futures_util::StreamExt;
+use futures_util::{StreamExt as _, stream};
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -219,10 +219,12 @@ impl Resource {
     /// Changes as they happen. An error event becomes an error, after which the stream ends.
     pub async fn watch(&self, options: Options) -> Result<BoxStream<Result<WatchEvent, Error>>, Error> {
         match self.ask(Ask { options, ..Ask::new(Verb::Watch, "") }).await? {
-            Reply::Watch(watch) => Ok(Box::pin(watch.events.map(|event| match event {
-                WatchEvent::Error(status) => Err(Error::Status(status)),
-                event => Ok(event),
-            }))),
+            Reply::Watch(watch) => {
+                Ok(Box::pin(watch.events.flat_map(stream::iter).map(|event| match event {
+                    WatchEvent::Error(status) => Err(Error::Status(status)),
+                    event => Ok(event),
+                })))
+            }
             _ => Err(TransportError::Protocol("no watch").into()),
         }
     }

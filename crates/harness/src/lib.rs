@@ -185,7 +185,7 @@ async fn answer(reply: Reply) -> Answer {
             Answer { code: 200, doc: out, warnings: list.warnings }
         }
         Reply::Watch(watch) => {
-            let events: Vec<WatchEvent> = watch.events.collect().await;
+            let events: Vec<WatchEvent> = watch.events.flat_map(futures_util::stream::iter).collect().await;
             let mut out = Doc::array();
             for event in events {
                 out.edit().push(shown(event));

@@ -96,9 +96,9 @@ impl Link {
         let net = self.net.clone();
         let events =
             futures_util::stream::unfold((events, process, net), |(mut events, process, net)| async move {
-                let event: WatchEvent = process.unless_gone(events.next()).await??;
+                let some: Vec<WatchEvent> = process.unless_gone(events.next()).await??;
                 net.travel().await.ok()?;
-                Some((event, (events, process, net)))
+                Some((some, (events, process, net)))
             });
         Watch { api_version, kind, events: Box::pin(events) }
     }

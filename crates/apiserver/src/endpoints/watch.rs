@@ -20,6 +20,8 @@ const LAST_MIN: Duration = Duration::from_secs(30 * 60);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long before a watch's end progress is told once more.
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+/// How many events are told together at most.
+const TOGETHER_MAX: usize = 64;
 
 /// Answers with a stream of events.
 ///
@@ -34,7 +36,7 @@ pub async fn watch(request: &Request) -> Result<Reply, Status> {
         Ok(begun) => begun,
         // Once a watch is allowed and understood, whatever else ends it is an event of it.
         Err(status) => {
-            let events = futures_util::stream::once(std::future::ready(WatchEvent::Error(status)));
+            let events = futures_util::stream::once(std::future::ready(vec![WatchEvent::Error(status)]));
             return Ok(reply(request, Box::pin(events)));
         }
     };
@@ -64,7 +66,7 @@ pub async fn watch(request: &Request) -> Result<Reply, Status> {
     Ok(reply(request, Box::pin(events)))
 }
 
-fn reply(request: &Request, events: BoxStream<WatchEvent>) -> Reply {
+fn reply(request: &Request, events: BoxStream<Vec<WatchEvent>>) -> Reply {
     Reply::Watch(Watch { api_version: request.gv().to_string(), kind: request.kind.kind.to_string(), events })
 }
 
@@ -133,10 +135,11 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn next(&mut self) -> Option<WatchEvent> {
+    async fn next(&mut self) -> Option<Vec<WatchEvent>> {
         loop {
-            if let Some(event) = self.pending.pop_front() {
-                return Some(self.renderer.event(event));
+            if !self.pending.is_empty() {
+                let some = self.pending.drain(..self.pending.len().min(TOGETHER_MAX));
+                return Some(some.map(|event| self.renderer.event(event)).collect());
             }
             if self.ended {
                 return None;

@@ -25,8 +25,6 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// What the last object of a piece usually adds.
 const PIECE_MORE: usize = 4 * 1024;
 const JSON: &str = "application/json";
-/// Watch events that are ready together leave together, up to this many.
-pub(super) const EVENTS_TOGETHER_MAX: usize = 64;
 
 pub(super) fn empty() -> ReplyBody {
     whole(Bytes::new())
@@ -261,7 +259,7 @@ fn push_item(item: &Stored, usual: &[u8], comma: bool, out: &mut Vec<u8>) {
 
 fn watch_response(watch: Watch) -> Response<ReplyBody> {
     let Watch { api_version, kind, events } = watch;
-    let frames = events.ready_chunks(EVENTS_TOGETHER_MAX).map(move |events| {
+    let frames = events.map(move |events| {
         let mut out = BytesMut::with_capacity(events.iter().map(size).sum());
         for event in &events {
             frame(event, &api_version, &kind, &mut out);

@@ -14,7 +14,7 @@ use http::Response;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 
-use super::encode::{EVENTS_TOGETHER_MAX, ReplyBody, failed, list_metadata, whole, with};
+use super::encode::{ReplyBody, failed, list_metadata, whole, with};
 use crate::registry::render::bookmark;
 
 /// What a watch's answer calls itself.
@@ -57,7 +57,7 @@ fn is_known(watch: &Watch) -> bool {
 
 fn watch_response(watch: Watch) -> Response<ReplyBody> {
     let Watch { api_version, kind, events } = watch;
-    let frames = events.ready_chunks(EVENTS_TOGETHER_MAX).map(move |events| {
+    let frames = events.map(move |events| {
         let mut out = BytesMut::new();
         for event in &events {
             out.extend_from_slice(&frame(event, &api_version, &kind));
@@ -156,7 +156,7 @@ mod tests {
         let map = doc!({ "kind": "ConfigMap", "apiVersion": "v1", "metadata": { "name": "a" } });
         let events =
             vec![WatchEvent::Added(stored(&map)), WatchEvent::Bookmark { revision: 9, initial: true }];
-        let events = Box::pin(futures_util::stream::iter(events));
+        let events = Box::pin(futures_util::stream::iter([events]));
         let watch = Watch { api_version: "v1".into(), kind: "ConfigMap".into(), events };
         let (code, kind, mut bytes) = body(reply(Reply::Watch(watch)).expect("protobuf")).await;
         assert_eq!((code, kind.as_str()), (200, STREAM));

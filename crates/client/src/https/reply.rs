@@ -128,13 +128,13 @@ fn warnings(response: &Response<Incoming>) -> Vec<String> {
 fn watch(response: Response<Incoming>) -> Watch {
     let parts = response.into_body().into_data_stream();
     let frames = Frames { parts, buffer: BytesMut::new(), searched: 0 };
-    let events: BoxStream<WatchEvent> = Box::pin(stream::unfold(Some(frames), |frames| async {
+    let events: BoxStream<Vec<WatchEvent>> = Box::pin(stream::unfold(Some(frames), |frames| async {
         let mut frames = frames?;
         let frame = frames.next().await?;
         let event = event(frame)
             .unwrap_or_else(|| WatchEvent::Error(Status::internal("a watch frame makes no sense")));
         let last = matches!(event, WatchEvent::Error(_));
-        Some((event, (!last).then_some(frames)))
+        Some((vec![event], (!last).then_some(frames)))
     }));
     // Only a server writes bookmarks of its own, so a client needs no kind.
     Watch { api_version: String::new(), kind: String::new(), events }

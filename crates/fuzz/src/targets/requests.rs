@@ -327,7 +327,8 @@ async fn watched(server: &Server, base: &str, read: &Doc, from: u64) -> Verdict 
     let reply = server.reply(admin(), "GET", &uri, &[], Bytes::new()).await;
     let Reply::Watch(mut watch) = reply else { return Err(format!("no watch: {reply:?}")) };
     let event = base::time::timeout(Duration::from_secs(5), watch.events.next()).await;
-    let event = event.ok().flatten().map(event_shown).ok_or("no event of it")?;
+    let event = event.ok().flatten().and_then(|events| events.into_iter().next());
+    let event = event.map(event_shown).ok_or("no event of it")?;
     check(event.get(k::OBJECT).same(read.root()), || {
         format!("watched {}, read {}", shown(&event), shown(read))
     })

@@ -100,7 +100,8 @@ impl Api {
                     let ours = r == resource;
                     async move { ours.then_some(event) }
                 });
-                let events = Box::pin(futures_util::stream::iter(missed).chain(live));
+                let events =
+                    Box::pin(futures_util::stream::iter(missed).chain(live).map(|event| vec![event]));
                 Reply::Watch(Watch { api_version: "v1".into(), kind: String::new(), events })
             }
             Verb::Create => {
