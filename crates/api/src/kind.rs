@@ -5,7 +5,6 @@
 //! Upstream: pkg/registry/*/*/strategy.go, k8s.io/apiserver/pkg/registry/rest.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use apimachinery::call::{User, Verb};
 use apimachinery::field::ErrorList;
@@ -625,6 +624,3 @@ impl From<&str> for Cell {
         Cell::Text(text.to_owned().into())
     }
 }
-
-/// Kinds are shared by everything that serves them.
-pub type SharedKind = Arc<Kind>;

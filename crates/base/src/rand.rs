@@ -120,16 +120,16 @@ pub fn uuid() -> String {
     b[6] = (b[6] & 0x0f) | 0x40;
     b[8] = (b[8] & 0x3f) | 0x80;
     // By hand: every request draws one, and formatting is most of the work.
-    let mut out = String::with_capacity(36);
+    let mut out = vec![b'-'; 36];
+    let mut at = 0;
     for (i, byte) in b.into_iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
+        at += usize::from(matches!(i, 4 | 6 | 8 | 10));
         for digit in [byte >> 4, byte & 0xf] {
-            out.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+            out[at] = b"0123456789abcdef"[usize::from(digit)];
+            at += 1;
         }
     }
-    out
+    String::from_utf8(out).expect("digits and dashes")
 }
 
 /// Seeds for [`crate::hash`]: fixed inside a simulation (iteration order must follow from the seed of the

@@ -72,11 +72,6 @@ impl<'a> Attributes<'a> {
         &self.request.user
     }
 
-    /// Whether nothing will be written: a plugin must not have effects of its own then.
-    pub fn is_dry_run(&self) -> bool {
-        self.request.options.dry_run
-    }
-
     /// Tells audit something under the plugin's own name: `<plugin>/<key>`.
     pub fn note(&self, key: String, value: String) {
         self.request.annotations.note(key, value);

@@ -240,7 +240,8 @@ fn field_validation(value: &str) -> FieldValidation {
 
 /// The best of the accepted forms that can be made. Upstream: content negotiation in endpoints/handlers.
 fn accept(header: &str) -> Result<Accept, Status> {
-    if header.trim().is_empty() {
+    // What most ask for is known at sight.
+    if matches!(header.trim(), "" | "*/*" | "application/json") {
         return Ok(Accept::default());
     }
     let mut wanted: Vec<&str> = header.split(',').collect();
