@@ -11,7 +11,7 @@ use apimachinery::stored::{FETCHED, Stored, key};
 use base::time::Instant;
 
 use super::item::{self, Selection};
-use super::queue::{self, Receiver, Sender};
+use super::queue::{Receiver, Sender};
 use super::wakes::Wakes;
 
 /// How long a change stays in the window.
@@ -81,7 +81,7 @@ struct State {
     floor: u64,
     /// The revision of the last change.
     last: u64,
-    watchers: BTreeMap<Bucket, Vec<Sender>>,
+    watchers: BTreeMap<Bucket, Sender>,
     /// How many watchers there have been.
     registered: usize,
 }
@@ -245,7 +245,7 @@ impl Collection {
 
     /// How many watches have not ended.
     pub fn watchers(&self) -> usize {
-        self.lock().watchers.values().flatten().filter(|w| !w.is_left()).count()
+        self.lock().watchers.values().map(Sender::watchers).sum()
     }
 
     /// How many bytes the present objects take, about, and how many there are.
@@ -312,15 +312,11 @@ impl State {
         };
         let from = self.window.partition_point(|c| c.revision <= revision);
         let backlog = self.window.iter().skip(from).cloned().collect();
-        let (sender, changes) = queue::queue();
         self.registered += 1;
         if self.registered.is_multiple_of(SWEEP_EVERY) {
-            self.watchers.retain(|_, watchers| {
-                watchers.retain(|w| !w.is_left());
-                !watchers.is_empty()
-            });
+            self.watchers.retain(|_, log| log.watchers() > 0);
         }
-        self.watchers.entry(bucket).or_default().push(sender);
+        let changes = self.watchers.entry(bucket).or_default().watcher();
         Registration { backlog, changes }
     }
 
@@ -341,12 +337,10 @@ impl State {
             touched.extend(new.filter(|_| new != old).map(|v| Bucket::Field(field, v.to_owned())));
         }
         for bucket in touched {
-            let Some(watchers) = self.watchers.get_mut(&bucket) else { continue };
-            // Who went away and who is too slow to keep up both lose their place.
-            let many = watchers.len();
-            watchers.retain(|w| w.put(change).map(|waiting| wakes.add(waiting, many)).is_ok());
-            if watchers.is_empty() {
-                self.watchers.remove(&bucket);
+            let Some(log) = self.watchers.get(&bucket) else { continue };
+            match log.watchers() {
+                0 => drop(self.watchers.remove(&bucket)),
+                many => log.put(change, |waiting| wakes.add(waiting, many)),
             }
         }
     }

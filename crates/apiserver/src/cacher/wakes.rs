@@ -32,11 +32,11 @@ impl Wakes {
         Wakes { soon, later, turn: base::time::instant(), pace: COST / cores.max(1) }
     }
 
-    /// Adds a watcher, if it waits, that is one of `many`.
-    pub fn add(&mut self, waiting: Option<Waker>, many: usize) {
+    /// Adds a watcher that waits and is one of `many`.
+    pub fn add(&mut self, waiting: Waker, many: usize) {
         match many < MANY {
-            true => self.soon.extend(waiting),
-            false => self.later.extend(waiting),
+            true => self.soon.push(waiting),
+            false => self.later.push_back(waiting),
         }
     }
 
@@ -90,8 +90,8 @@ mod tests {
             let (few, many) = (Arc::new(Count::default()), Arc::new(Count::default()));
             let seen = || [&few, &many].map(|count| count.0.load(Ordering::Relaxed));
             let mut wakes = Wakes::new(2);
-            wakes.add(Some(few.clone().into()), MANY - 1);
-            (0..1000).for_each(|_| wakes.add(Some(many.clone().into()), MANY));
+            wakes.add(few.clone().into(), MANY - 1);
+            (0..1000).for_each(|_| wakes.add(many.clone().into(), MANY));
             let begun = base::time::instant();
             wakes.wake();
             let [told, first] = seen();
@@ -104,7 +104,7 @@ mod tests {
             }
             let took = begun.elapsed();
             assert!(took >= Duration::from_millis(35) && took <= Duration::from_millis(45), "{took:?}");
-            wakes.add(Some(many.clone().into()), MANY);
+            wakes.add(many.clone().into(), MANY);
             drop(wakes);
             assert_eq!(seen(), [1, 1001]);
         });
