@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::{Action, Kind, generic};
 use apimachinery::call::{Stored, Verb};
 use apimachinery::{Doc, Status, k};
+use base::hash::Set;
 
 use super::store::{self, Current, Outcome, Write};
 use super::{allocate, remove};
@@ -116,12 +117,13 @@ fn place(request: &Request, doc: &mut Doc) -> Result<Option<String>, Status> {
 /// Leaves out owners that are said twice; what to warn of then. Upstream: rest.go of endpoints/handlers.
 fn distinct_owners(request: &Request, doc: &mut Doc) -> Option<String> {
     let list = doc.get(k::METADATA).get(k::OWNER_REFERENCES);
-    let mut owners: Vec<Doc> = Vec::new();
-    let mut doubled: Vec<&str> = Vec::new();
+    let (mut owners, mut doubled) = (Vec::new(), Vec::new());
+    // By their text, which is in normal form: a request may name tens of thousands.
+    let mut seen = Set::default();
     for owner in list.items() {
-        match owners.iter().any(|other| other.root().same(owner)) {
-            true => doubled.push(owner.get(k::UID).str()),
-            false => owners.push(owner.to_doc()),
+        match seen.insert(owner.to_json()) {
+            false => doubled.push(owner.get(k::UID).str()),
+            true => owners.push(owner.to_doc()),
         }
     }
     if doubled.is_empty() {
