@@ -113,7 +113,7 @@ const TRIAL: &[(&str, &str, Outcome)] = &[
     (
         "patch deployment web --type=json -p [{\"op\":\"remove\",\"path\":\"/spec/x\"}]",
         "",
-        Refused("missing path: /spec/x"),
+        Refused("Unable to remove nonexistent key: x: missing value"),
     ),
     ("edit configmap m", "", Says("configmap/m edited")),
     ("get configmap m -o jsonpath={.data.a}", "", Says("edited")),
