@@ -1,6 +1,7 @@
 //! A kind's objects as the server last told, by key and by named indexes.
 //!
-//! An object is the server's own `Arc` with its text; it is parsed once when it enters, and only if an index may need that. Who reads gets `Arc`s and makes a `Doc` of what it works on. The [`crate::reflector`] keeps it fresh.
+//! An object is the server's own `Arc` with its text; it is parsed once when it enters, and only if an index needs that.
+//! Who reads gets `Arc`s and makes a `Doc` of what it works on. The [`crate::reflector`] keeps it fresh.
 //! Upstream: client-go tools/cache (Indexer, SharedInformer).
 
 use std::borrow::Borrow;
