@@ -308,6 +308,9 @@ pub struct Witness {
 }
 
 impl Store for Witness {
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnReply>> {
         Box::pin(async move {
             let class = txn.class;

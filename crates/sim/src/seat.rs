@@ -149,6 +149,9 @@ impl Remote {
 }
 
 impl Store for Remote {
+    fn is_shared(&self) -> bool {
+        false
+    }
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnReply>> {
         self.ask(Box::new(|store| Box::pin(async move { store.txn(txn).await })))
     }

@@ -212,6 +212,10 @@ fn failed(what: &'static str, failure: Failure) -> StoreError {
 }
 
 impl Store for Etcd {
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnReply>> {
         Box::pin(async move {
             let (connections, leases) = (self.connections.clone(), self.leases.clone());

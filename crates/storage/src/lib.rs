@@ -67,6 +67,9 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError::Compacted`] when it is already forgotten, [`StoreError::FutureRevision`] when it has not come.
     fn compact(&self, revision: u64) -> BoxFuture<'_, Result<()>>;
+
+    /// Whether other programs may write to it, so that what it holds is to be looked at before it is trusted.
+    fn is_shared(&self) -> bool;
 }
 
 /// A key with its value and history.

@@ -15,13 +15,18 @@ const LABELS: &[u8] = b"\"labels\":{";
 static FIND_LABELS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(LABELS));
 
 /// A stored object as it is cached, by its key without the kind's prefix: what selectors ask for is read out of the
-/// text, if they can ask for anything. `None` for bytes that are no object.
-pub fn cached(kind: &Kind, key: &str, value: &[u8], revision: u64) -> Option<Stored> {
+/// text, if they can ask for anything. `None` for bytes that are no object. Those of a store that is shared with other
+/// programs are read as a whole: whoever serves them later takes them for JSON written by us.
+pub fn cached(kind: &Kind, key: &str, value: &[u8], revision: u64, shared: bool) -> Option<Stored> {
     let stored = Stored::at(with_revision(value, revision)?, revision, key.into());
-    if kind.fields.is_empty() && FIND_LABELS.find(value).is_none() {
+    if !shared && kind.fields.is_empty() && FIND_LABELS.find(value).is_none() {
         return Some(stored);
     }
-    let doc = json::parse(value).ok()?.doc;
+    let doc = json::parse(stored.json.to_vec()).ok()?.doc;
+    // Found in a text that is ours, and in one of others perhaps within something else.
+    if doc.get(k::METADATA).get(k::RESOURCE_VERSION).str().parse() != Ok(revision) {
+        return None;
+    }
     let labels = doc.get(k::METADATA).get(k::LABELS).entries().map(|(key, value)| (key, value.str()));
     Some(stored.selectable(labels, kind.fields.iter().map(|field| field.value(doc.root()))))
 }
@@ -145,5 +150,27 @@ impl Selection {
             At::Field(i) if *equal => Some((*i, value.as_str())),
             _ => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_is_read_before_it_is_served() {
+        let kinds = api::kinds();
+        let plain = kinds.iter().find(|kind| kind.fields.is_empty()).expect("most kinds have none");
+        let taken = |text: &str, shared| cached(plain, "ns/a", text.as_bytes(), 7, shared).is_some();
+        let good = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"},"data":{"k":"v"}}"#;
+        assert!(taken(good, false) && taken(good, true));
+        for broken in [
+            r#"{"metadata":{"name":"a"},"data":}"#,
+            r#"{"metadata":{"name":"a"}} {}"#,
+            r#"{"data":{"metadata":{"name":"b"}},"metadata":{"name":"a"}}"#,
+            r#"{"metadata":{"name":"a","labels":{},"resourceVersion":"5"}}"#,
+        ] {
+            assert!(!taken(broken, true), "{broken}");
+        }
     }
 }

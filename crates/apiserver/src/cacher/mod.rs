@@ -172,6 +172,7 @@ async fn fill(collections: &Collections, store: &Arc<dyn Store>) -> Result<u64, 
     let mut pages: BTreeMap<String, Vec<Stored>> = BTreeMap::new();
     let mut range = Range::prefix(PREFIX).limit(PAGE);
     let mut revision = 0;
+    let shared = store.is_shared();
     loop {
         let page = store.range(range.clone()).await?;
         if revision == 0 {
@@ -181,7 +182,7 @@ async fn fill(collections: &Collections, store: &Arc<dyn Store>) -> Result<u64, 
         for kv in &page.kvs {
             let Ok(key) = std::str::from_utf8(&kv.key) else { continue };
             let Some((collection, rest)) = collections.of(key) else { continue };
-            match item::cached(&collection.kind, rest, &kv.value, kv.mod_revision) {
+            match item::cached(&collection.kind, rest, &kv.value, kv.mod_revision, shared) {
                 Some(item) => pages.entry(collection.prefix.clone()).or_default().push(item),
                 None => tracing::error!(key, "a stored object cannot be read; it is not served"),
             }
@@ -204,7 +205,7 @@ async fn feed(collections: Arc<Collections>, store: Arc<dyn Store>, progress: wa
     loop {
         let from = progress.get() + 1;
         let end = match store.watch(PREFIX.into(), from).await {
-            Ok(watch) => follow(&collections, watch, &progress).await,
+            Ok(watch) => follow(&collections, watch, store.is_shared(), &progress).await,
             Err(end) => end,
         };
         match end {
@@ -225,6 +226,7 @@ async fn feed(collections: Arc<Collections>, store: Arc<dyn Store>, progress: wa
 async fn follow(
     collections: &Collections,
     mut watch: storage::Watch,
+    shared: bool,
     progress: &watch::Sender<u64>,
 ) -> StoreError {
     let mut wakes = Wakes::new(base::task::threads());
@@ -240,7 +242,7 @@ async fn follow(
         };
         match batch {
             Ok(batch) => {
-                take_in(collections, &batch, &mut wakes);
+                take_in(collections, &batch, shared, &mut wakes);
                 wakes.wake();
                 progress.send(batch.revision);
             }
@@ -249,7 +251,7 @@ async fn follow(
     }
 }
 
-fn take_in(collections: &Collections, batch: &Batch, wakes: &mut Wakes) {
+fn take_in(collections: &Collections, batch: &Batch, shared: bool, wakes: &mut Wakes) {
     let now = base::time::instant();
     for event in &batch.events {
         let Ok(key) = std::str::from_utf8(&event.kv.key) else { continue };
@@ -257,7 +259,7 @@ fn take_in(collections: &Collections, batch: &Batch, wakes: &mut Wakes) {
         let revision = event.kv.mod_revision;
         let item = match event.kind {
             EventKind::Delete => None,
-            EventKind::Put => match item::cached(&collection.kind, rest, &event.kv.value, revision) {
+            EventKind::Put => match item::cached(&collection.kind, rest, &event.kv.value, revision, shared) {
                 Some(item) => Some(item),
                 None => {
                     tracing::error!(key, "a stored object cannot be read; it is not served");

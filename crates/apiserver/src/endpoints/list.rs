@@ -186,6 +186,7 @@ async fn from_history(
         range = range.after(format!("{prefix}{after}").as_bytes());
     }
     let mut items: Vec<Arc<Stored>> = Vec::new();
+    let shared = request.api.store.is_shared();
     loop {
         let page = match request.api.store.range(range.clone()).await {
             Ok(page) => page,
@@ -198,7 +199,7 @@ async fn from_history(
             else {
                 continue;
             };
-            let item = item::cached(kind, key, &kv.value, kv.mod_revision);
+            let item = item::cached(kind, key, &kv.value, kv.mod_revision, shared);
             let Some(item) = item.filter(|i| selection.matches(i)) else { continue };
             if limit > 0 && items.len() == limit {
                 let last = items.last().map(|s| s.key().to_string());

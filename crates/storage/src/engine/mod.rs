@@ -255,6 +255,10 @@ async fn read_present(held: Vec<Option<Held>>) -> Result<Vec<Option<KeyValue>>> 
 }
 
 impl Store for Engine {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnReply>> {
         Box::pin(async move {
             txn.check()?;
