@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 pub use jiff::Timestamp;
@@ -65,6 +66,16 @@ impl Alarm {
         if self.0.deadline() != at {
             self.0.as_mut().reset(at);
         }
+    }
+
+    /// When it rings, or rang.
+    pub fn due(&self) -> Instant {
+        self.0.deadline()
+    }
+
+    /// Whether it has rung; wakes the task when it does.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
     }
 
     /// Waits until it rings.

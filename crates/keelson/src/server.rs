@@ -243,7 +243,7 @@ pub async fn ended(child: bool) -> anyhow::Result<()> {
 struct Serve(Arc<Api>);
 
 impl Handler for Serve {
-    fn handle(&self, call: Call) -> BoxFuture<'_, Reply> {
+    fn handle(&self, call: Box<Call>) -> BoxFuture<'_, Reply> {
         Box::pin(apiserver::handle(&self.0, call))
     }
 }

@@ -103,7 +103,8 @@ impl Cacher {
             return Ok(());
         }
         let mut reached = self.reached.clone();
-        match base::time::timeout(WAIT_MAX, reached.wait_for(|r| *r >= revision)).await {
+        // Mostly there is nothing to wait for.
+        match Box::pin(base::time::timeout(WAIT_MAX, reached.wait_for(|r| *r >= revision))).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Status::unavailable("the server is shutting down")),
             Err(_) => Err(Status::too_large_revision(revision, self.reached())),

@@ -6,7 +6,7 @@ pub mod create;
 pub mod decode;
 pub mod delete;
 pub mod delete_collection;
-pub mod get;
+mod get;
 pub mod list;
 pub(crate) mod options;
 pub mod patch;
@@ -64,7 +64,7 @@ impl Request {
         call: Call,
         user: Arc<User>,
         annotations: Annotations,
-    ) -> Result<Request, Status> {
+    ) -> Result<Box<Request>, Status> {
         let Target::Resource(target) = call.target else { return Err(Status::unknown_path()) };
         let (kind, version) = api.kinds.served(&target.gvr).ok_or_else(Status::unknown_path)?;
         let unplaced = kind.is_namespaced() && target.namespace.is_empty() && !target.name.is_empty();
@@ -73,7 +73,7 @@ impl Request {
         if misplaced || unplaced || beyond {
             return Err(Status::unknown_path());
         }
-        Ok(Request {
+        Ok(Box::new(Request {
             api: api.clone(),
             user,
             kind,
@@ -86,7 +86,7 @@ impl Request {
             wire: call.wire,
             annotations,
             now: base::time::now(),
-        })
+        }))
     }
 
     /// The version in which the client speaks.
@@ -131,7 +131,7 @@ impl Request {
 ///
 /// # Errors
 /// Whatever the verb has to say; 404 and 405 for what is not there to be asked.
-pub async fn serve(request: Request) -> Result<Reply, Status> {
+pub async fn serve(request: Box<Request>) -> Result<Reply, Status> {
     // What is never stored has no columns.
     let table = matches!(request.accept.rendering, Rendering::Table { .. }) && !request.accept.object_too;
     if request.kind.class == Class::Virtual && table {
@@ -147,7 +147,7 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
         options::check(&request)?;
         Box::pin(admission::connect(&request)).await?;
         return match connect {
-            Some(connect) => Ok(connect.answer(request).await),
+            Some(connect) => Ok(connect.answer(*request).await),
             None => Err(Status::method_not_allowed()),
         };
     }
@@ -165,18 +165,18 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
             return Err(Status::method_not_allowed());
         }
         if request.kind.class == Class::Virtual {
-            return Box::pin(subresources::binding::create_for(request)).await;
+            return Box::pin(subresources::binding::create_for(*request)).await;
         }
         // What is asked most is not made to carry the room that the others need.
         return match request.verb {
             Verb::Get => get::get(&request).await,
             Verb::List => Box::pin(list::list(&request)).await,
             Verb::Watch => Box::pin(watch::watch(&request)).await,
-            Verb::Create => Box::pin(create::create(request)).await,
-            Verb::Update => Box::pin(update::update(request)).await,
-            Verb::Patch => Box::pin(patch::patch(request)).await,
-            Verb::Delete => Box::pin(delete::delete(request)).await,
-            Verb::DeleteCollection => Box::pin(delete_collection::delete_collection(request)).await,
+            Verb::Create => Box::pin(create::create(*request)).await,
+            Verb::Update => Box::pin(update::update(*request)).await,
+            Verb::Patch => Box::pin(patch::patch(*request)).await,
+            Verb::Delete => Box::pin(delete::delete(*request)).await,
+            Verb::DeleteCollection => Box::pin(delete_collection::delete_collection(*request)).await,
             Verb::Connect => Err(Status::method_not_allowed()),
         };
     }
@@ -184,21 +184,21 @@ pub async fn serve(request: Request) -> Result<Reply, Status> {
 }
 
 /// Answers a request for a subresource without code of its own.
-async fn part(request: Request) -> Result<Reply, Status> {
+async fn part(request: Box<Request>) -> Result<Reply, Status> {
     let Some(sub) = request.sub().cloned() else { return Err(Status::unknown_path()) };
     if !sub.verbs.contains(&request.verb) {
         return Err(Status::method_not_allowed());
     }
     match (sub.does, request.verb) {
-        (SubKind::Scale(paths), verb) => subresources::scale::serve(request, verb, paths).await,
-        (SubKind::Binding, _) => subresources::binding::create(request).await,
-        (SubKind::Eviction, _) => subresources::eviction::create(request).await,
-        (SubKind::Finalize, _) => subresources::finalize::update(request).await,
+        (SubKind::Scale(paths), verb) => subresources::scale::serve(*request, verb, paths).await,
+        (SubKind::Binding, _) => subresources::binding::create(*request).await,
+        (SubKind::Eviction, _) => subresources::eviction::create(*request).await,
+        (SubKind::Finalize, _) => subresources::finalize::update(*request).await,
         (SubKind::Status | SubKind::Approval | SubKind::Resize | SubKind::EphemeralContainers, verb) => {
             match verb {
                 Verb::Get => get::get(&request).await,
-                Verb::Update => update::update(request).await,
-                Verb::Patch => patch::patch(request).await,
+                Verb::Update => update::update(*request).await,
+                Verb::Patch => patch::patch(*request).await,
                 _ => Err(Status::method_not_allowed()),
             }
         }

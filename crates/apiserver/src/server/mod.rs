@@ -4,6 +4,7 @@
 //! It knows nothing of kinds, users or storage: what it serves is a function from `Call` to `Reply`.
 
 mod encode;
+mod heads;
 mod protobuf;
 pub mod request;
 mod tls;
@@ -56,7 +57,7 @@ const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// What is served.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one request.
-    fn handle(&self, call: Call) -> BoxFuture<'_, Reply>;
+    fn handle(&self, call: Box<Call>) -> BoxFuture<'_, Reply>;
 }
 
 /// A listener with its connections.
@@ -230,14 +231,16 @@ async fn speak(
     let service = {
         let shared = Arc::clone(shared);
         hyper::service::service_fn(move |request| {
-            let answer = base::task::contain(answer(request, Arc::clone(&from), Arc::clone(&shared)));
+            // A panic while the request is read is as much its own end as one while it is answered.
+            let answer = base::task::contain_now(|| answer(request, &from, &shared));
             async move {
-                answer.await.unwrap_or_else(|_| {
-                    Ok(encode::reply(
-                        Reply::Status(crate::filters::record::faulty()),
-                        encode::Form::default(),
-                        None,
-                    ))
+                let answer = match answer {
+                    Ok(answer) => answer.await,
+                    Err(panicked) => Err(panicked),
+                };
+                answer.or_else(|_| {
+                    let fault = Reply::Status(crate::filters::record::faulty());
+                    Ok::<_, Infallible>(encode::reply(fault, encode::Form::default(), None))
                 })
             }
         })
@@ -265,7 +268,7 @@ async fn speak(
     }
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(heads::Heads::new(HEADERS_MAX))
         .header_read_timeout(HEADERS_MAX)
         .max_buf_size(HEADERS_BYTES_MAX as usize);
     let connection = builder.serve_connection(io, service).with_upgrades();
@@ -293,40 +296,49 @@ struct Peer {
     certificates: Arc<[Bytes]>,
 }
 
-async fn answer(
+/// Begins to answer. What is returned is moved about by hyper: all that it needs is put together before it is boxed.
+fn answer(
     request: http::Request<Incoming>,
-    peer: Arc<Peer>,
-    shared: Arc<Shared>,
-) -> Result<http::Response<ReplyBody>, Infallible> {
+    peer: &Peer,
+    shared: &Arc<Shared>,
+) -> BoxFuture<'static, Result<http::Response<ReplyBody>, base::task::Panicked>> {
     let (mut parts, body) = request.into_parts();
-    let upgrade = upgrade::pending(&mut parts, &shared);
+    let upgrade = upgrade::pending(&mut parts, shared);
     let mut form = encode::Form { pretty: request::wants_pretty(&parts), ..encode::Form::default() };
     let head = parts.method == http::Method::HEAD;
-    let mut call = request::call(&parts);
+    let mut call = Box::new(request::call(&parts));
     form.media = call.accept.media;
     form.json = form.media == Media::Json || request::takes_json(&parts, &call.accept);
     call.who = Who::Presented { certificates: peer.certificates.clone(), bearer: bearer(&parts) };
     call.wire.peer = Some(peer.address);
     call.wire.audit_id = audit_id(&parts);
-    let audit_id = HeaderValue::try_from(&call.wire.audit_id);
+    let mut audit_id = HeaderValue::try_from(&call.wire.audit_id);
+    // Met once only: HTTP/2 is not to remember it.
+    audit_id.iter_mut().for_each(|id| id.set_sensitive(true));
     call.wire.upgrade = upgrade.as_ref().map(upgrade::Pending::asked);
-    match read_body(&parts, body, &shared.bodies).await {
-        Ok(body) => call.body = body,
-        Err(status) => call.wire.fault = Some(status),
-    }
-    let reply = until_drain(shared.handler.handle(call).await, &shared.drain);
-    let mut response = encode::reply(reply, form, upgrade);
-    if let Ok(audit_id) = audit_id {
-        response.headers_mut().insert(AUDIT_ID, audit_id);
-    }
-    if head {
-        *response.body_mut() = encode::empty();
-    }
-    // What has no size yet is still to be made.
-    match response.body().size_hint().exact() {
-        Some(_) => Ok(response),
-        None => Ok(response.map(|body| Contained(Some(body)).boxed_unsync())),
-    }
+    let body = (!body.is_end_stream()).then(|| Box::new((parts, body)));
+    let shared = Arc::clone(shared);
+    Box::pin(base::task::contain(async move {
+        if let Some(body) = body {
+            match Box::pin(read_body(&body.0, body.1, &shared.bodies)).await {
+                Ok(body) => call.body = body,
+                Err(status) => call.wire.fault = Some(status),
+            }
+        }
+        let reply = until_drain(shared.handler.handle(call).await, &shared.drain);
+        let mut response = encode::reply(reply, form, upgrade);
+        if let Ok(audit_id) = audit_id {
+            response.headers_mut().insert(AUDIT_ID, audit_id);
+        }
+        if head {
+            *response.body_mut() = encode::empty();
+        }
+        // What has no size yet is still to be made.
+        match response.body().size_hint().exact() {
+            Some(_) => response,
+            None => response.map(|body| Contained(Some(body)).boxed_unsync()),
+        }
+    }))
 }
 
 /// A body whose panic, while a piece of it is made, cuts off its own client and ends nothing else.
@@ -369,9 +381,6 @@ where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
-    if body.is_end_stream() {
-        return Ok(Body::Empty);
-    }
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }

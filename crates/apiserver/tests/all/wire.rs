@@ -34,7 +34,7 @@ impl Authorizer for Anything {
 struct Serve(Arc<Api>);
 
 impl Handler for Serve {
-    fn handle(&self, call: Call) -> BoxFuture<'_, Reply> {
+    fn handle(&self, call: Box<Call>) -> BoxFuture<'_, Reply> {
         Box::pin(handle(&self.0, call))
     }
 }

@@ -198,7 +198,7 @@ async fn revision(server: &Server) -> Result<u64, String> {
 struct Admin(Arc<Api>);
 
 impl Handler for Admin {
-    fn handle(&self, mut call: Call) -> BoxFuture<'_, Reply> {
+    fn handle(&self, mut call: Box<Call>) -> BoxFuture<'_, Reply> {
         if matches!(&call.who, Who::Presented { bearer: None, .. }) {
             call.who = Who::Component(admin());
         }
