@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{Kind, Scope, Sub};
-use apimachinery::call::{BoxFuture, Raw, RawBody};
+use apimachinery::call::{BoxFuture, Media, Raw, RawBody};
 use apimachinery::gvk::GroupVersion;
 use apimachinery::{Call, Doc, Reply, Status, doc, k};
 
 use crate::kinds::Table;
+use crate::paths::gets;
 use crate::{Api, PathHandler};
 
 /// Answers `/api`, `/apis` and the groups and versions below.
@@ -23,7 +24,13 @@ impl PathHandler for Discovery {
     }
 
     fn answer<'a>(&'a self, api: &'a Arc<Api>, path: &'a str, call: &'a Call) -> BoxFuture<'a, Reply> {
-        Box::pin(async move { answer(&api.kinds.table(), path, call) })
+        Box::pin(async move {
+            let reply = answer(&api.kinds.table(), path, call);
+            let segments = path.split('/').filter(|s| !s.is_empty()).count();
+            // The groups are told by upstream's aggregator, which asks for no method.
+            let groups = path.starts_with("/apis") && segments < 3;
+            if groups || matches!(reply, Reply::Status(_)) { reply } else { gets(call, reply) }
+        })
     }
 }
 
@@ -33,8 +40,14 @@ fn answer(table: &Table, path: &str, call: &Call) -> Reply {
         ["api"] | ["apis"] if let Some(version) = wants_aggregated(call) => {
             return aggregated(table, words[0] == "api", version);
         }
-        ["api"] => doc!({ "kind": "APIVersions", "versions": ["v1"],
-            "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": "" }] }),
+        ["api"] => {
+            let mut out = doc!({ "kind": "APIVersions", "versions": ["v1"],
+                "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": "" }] });
+            // Only protobuf needs a version to be made in.
+            let version = (call.accept.media == Media::Protobuf).then_some("v1");
+            out.edit().set_opt(k::API_VERSION, version);
+            out
+        }
         ["apis"] => {
             let all: Vec<Doc> = groups(table)
                 .into_iter()
@@ -198,7 +211,7 @@ fn wants_aggregated(call: &Call) -> Option<&'static str> {
 fn aggregated(table: &Table, core: bool, version: &str) -> Reply {
     let mut out = doc!({ "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": [] });
     for (name, versions) in groups(table).into_iter().filter(|(g, _)| g.is_empty() == core) {
-        let mut item = doc!({ "metadata": { "creationTimestamp": null } });
+        let mut item = doc!({ "metadata": {} });
         if !name.is_empty() {
             item.edit().at(k::METADATA).set(k::NAME, &name);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::call::{BoxFuture, Raw, RawBody, Verb};
+use apimachinery::call::{BoxFuture, Raw, RawBody};
 use apimachinery::{Call, Doc, Reply, Status};
 
 use crate::tokens::Tokens;
@@ -27,6 +27,15 @@ fn text(code: u16, text: &str) -> Reply {
     let body = RawBody::Bytes(text.to_owned().into());
     let headers = vec![("x-content-type-options".to_owned(), "nosniff".to_owned())];
     Reply::Raw(Raw { code, content_type: "text/plain; charset=utf-8".into(), headers, body })
+}
+
+/// 405 in place of an answer to anything but GET, as upstream's routes have it. What stands in its mux takes any method.
+pub(crate) fn gets(call: &Call, reply: Reply) -> Reply {
+    if matches!(call.wire.method.as_str(), "" | "GET") {
+        reply
+    } else {
+        Reply::Status(Status::method_not_allowed())
+    }
 }
 
 fn json(doc: Doc) -> Reply {
@@ -93,8 +102,8 @@ impl PathHandler for Version {
         path.trim_end_matches('/') == "/version"
     }
 
-    fn answer<'a>(&'a self, _: &'a Arc<Api>, _: &'a str, _: &'a Call) -> BoxFuture<'a, Reply> {
-        Box::pin(async { json(version::info()) })
+    fn answer<'a>(&'a self, _: &'a Arc<Api>, _: &'a str, call: &'a Call) -> BoxFuture<'a, Reply> {
+        Box::pin(async { gets(call, json(version::info())) })
     }
 }
 
@@ -109,7 +118,7 @@ impl PathHandler for Issuer {
         matches!(path.trim_end_matches('/'), "/.well-known/openid-configuration" | "/openid/v1/jwks")
     }
 
-    fn answer<'a>(&'a self, _: &'a Arc<Api>, path: &'a str, _: &'a Call) -> BoxFuture<'a, Reply> {
+    fn answer<'a>(&'a self, _: &'a Arc<Api>, path: &'a str, call: &'a Call) -> BoxFuture<'a, Reply> {
         let (doc, content_type) = if path.contains("jwks") {
             (self.tokens.key_set(), "application/jwk-set+json")
         } else {
@@ -118,7 +127,7 @@ impl PathHandler for Issuer {
         let headers = vec![("cache-control".to_owned(), "public, max-age=3600".to_owned())];
         let body = RawBody::Bytes(doc.to_json().into());
         let raw = Raw { code: 200, content_type: content_type.into(), headers, body };
-        Box::pin(async { Reply::Raw(raw) })
+        Box::pin(async { gets(call, Reply::Raw(raw)) })
     }
 }
 
@@ -157,14 +166,11 @@ struct Root;
 
 impl PathHandler for Root {
     fn serves(&self, path: &str) -> bool {
-        path == "/"
+        matches!(path, "/" | "/index.html")
     }
 
-    fn answer<'a>(&'a self, api: &'a Arc<Api>, _: &'a str, call: &'a Call) -> BoxFuture<'a, Reply> {
+    fn answer<'a>(&'a self, api: &'a Arc<Api>, _: &'a str, _: &'a Call) -> BoxFuture<'a, Reply> {
         Box::pin(async move {
-            if call.verb != Verb::Get {
-                return Reply::Status(Status::unknown_path());
-            }
             let mut paths: Vec<String> = vec![
                 "/.well-known/openid-configuration".into(),
                 "/api".into(),

@@ -43,10 +43,10 @@ impl Connect for Stream {
 }
 
 async fn stream(request: &Request, tunnels: &Tunnels) -> Result<Reply, Status> {
+    let (node, path) = location(request).await?;
     if request.wire.upgrade.is_none() {
         return Err(Status::bad_request("Upgrade request required"));
     }
-    let (node, path) = location(request).await?;
     relay(request, tunnels, &node, &path).await
 }
 

@@ -209,12 +209,16 @@ async fn part(request: Box<Request>) -> Result<Reply, Status> {
 /// Whether a kind or subresource with code of its own knows the verb. What connects is asked by its method.
 fn connects(request: &Request) -> bool {
     let verb = match (request.verb, request.wire.method.as_str()) {
-        (Verb::Connect, "" | "GET" | "HEAD") => Verb::Get,
-        (Verb::Connect, _) => Verb::Create,
+        (Verb::Connect, "" | "GET") => Verb::Get,
+        (Verb::Connect, "POST") => Verb::Create,
         (verb, _) => verb,
     };
     match request.sub() {
-        Some(sub) => sub.verbs.contains(&verb) || sub.verbs.contains(&Verb::Connect),
+        Some(sub) if sub.does == SubKind::Proxy => true,
+        Some(sub) => {
+            let taken = matches!(verb, Verb::Get | Verb::Create) && sub.verbs.contains(&Verb::Connect);
+            taken || sub.verbs.contains(&verb)
+        }
         None => request.kind.verbs.contains(&verb),
     }
 }

@@ -39,11 +39,11 @@ pub fn check(request: &Request) -> Result<(), Status> {
     };
     match request.verb {
         Verb::List | Verb::DeleteCollection => {
-            numbers(options, &["limit", "timeoutSeconds"])?;
+            numbers(options, &["timeoutSeconds", "limit"])?;
             list(options, &mut errs);
         }
         Verb::Watch => {
-            numbers(options, &["limit", "timeoutSeconds"])?;
+            numbers(options, &["timeoutSeconds", "limit"])?;
             watch(options, &mut errs);
         }
         Verb::Delete => {}
@@ -54,21 +54,24 @@ pub fn check(request: &Request) -> Result<(), Status> {
     } else {
         manager(request, &mut errs);
     }
-    dry_run(&values(options, "dryRun"), &mut errs);
+    dry_run(&given(options, "dryRun").collect::<Vec<_>>(), &mut errs);
     if errs.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", kind, "", errs)) }
 }
 
 /// What an option was set to, but for empty text.
 pub(crate) fn values<'o>(options: &'o Options, name: &str) -> Vec<&'o str> {
-    let all = options.query.iter().filter(|(n, _)| n == name);
-    all.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty()).collect()
+    given(options, name).filter(|value| !value.is_empty()).collect()
+}
+
+fn given<'o>(options: &'o Options, name: &str) -> impl Iterator<Item = &'o str> {
+    options.query.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
 }
 
 /// # Errors
 /// 400 in Go's words.
 pub(crate) fn numbers(options: &Options, names: &[&str]) -> Result<(), Status> {
     for name in names {
-        let Some(value) = values(options, name).first().copied() else { continue };
+        let Some(value) = given(options, name).next() else { continue };
         let Err(err) = value.parse::<i64>() else { continue };
         use std::num::IntErrorKind::{NegOverflow, PosOverflow};
         let why = match err.kind() {

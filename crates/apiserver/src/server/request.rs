@@ -8,7 +8,7 @@ use apimachinery::call::{
     Accept, Body, FieldValidation, Media, Options, Rendering, ResourceTarget, Target, Verb, Who, Wire,
 };
 use apimachinery::codec::{protobuf, yaml};
-use apimachinery::{Call, Gvr, Status};
+use apimachinery::{Call, Gvr, Status, gotime};
 use http::request::Parts;
 
 /// Headers that hold credentials, or belong to the connection and not to the request.
@@ -46,11 +46,16 @@ pub fn call(parts: &Parts) -> Call {
         .filter(|(name, _)| passed_on(name.as_str()))
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
         .collect();
-    let accept = if plain { Ok(Accept::default()) } else { accept(header(http::header::ACCEPT)) };
+    let discovery = matches!(&target, Target::Path(path) if path.starts_with("/api"));
+    let accept =
+        if plain && !discovery { Ok(Accept::default()) } else { accept(header(http::header::ACCEPT)) };
     let (accept, mut fault) = match accept {
         Ok(accept) => (accept, None),
         Err(status) => (Accept::default(), Some(status)),
     };
+    if !matches!(verb, Some(Verb::Watch | Verb::Connect)) {
+        fault = unreadable_timeout(&options).or(fault);
+    }
     let verb = verb.unwrap_or_else(|| {
         fault = Some(Status::method_not_allowed());
         Verb::Connect
@@ -69,8 +74,9 @@ pub fn call(parts: &Parts) -> Call {
 /// Whether a person reads the answer: asked for, or by a browser or a shell tool.
 pub(super) fn wants_pretty(parts: &Parts) -> bool {
     let query = parts.uri.query().unwrap_or("");
-    if let Some((_, value)) = self::query(query).into_iter().find(|(name, _)| name == "pretty") {
-        return value != "false" && value != "0";
+    let asked = self::query(query).into_iter().find(|(name, _)| name == "pretty").map(|(_, value)| value);
+    if let Some(value) = asked.filter(|value| !value.is_empty()) {
+        return matches!(&*value, "1" | "t" | "T" | "true" | "True" | "TRUE");
     }
     let agent = parts.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or("");
     ["curl", "Wget", "Mozilla/5.0"].iter().any(|reader| agent.starts_with(reader))
@@ -152,9 +158,9 @@ fn verb(parts: &Parts, target: &Target, options: &Options) -> Option<Verb> {
     let wants_watch = (!one && asked())
         || parts.uri.path().contains("/watch/") && (at(3) || parts.uri.path().starts_with("/apis/") && at(4));
     match *method {
-        http::Method::GET | http::Method::HEAD if wants_watch => Some(Verb::Watch),
-        http::Method::GET | http::Method::HEAD if one => Some(Verb::Get),
-        http::Method::GET | http::Method::HEAD => Some(Verb::List),
+        http::Method::GET if wants_watch => Some(Verb::Watch),
+        http::Method::GET if one => Some(Verb::Get),
+        http::Method::GET => Some(Verb::List),
         http::Method::POST => Some(Verb::Create),
         http::Method::PUT => Some(Verb::Update),
         http::Method::PATCH => Some(Verb::Patch),
@@ -210,7 +216,7 @@ fn options(query: Vec<(String, String)>) -> Options {
             "allowWatchBookmarks" => out.allow_watch_bookmarks = truth(value),
             "sendInitialEvents" => out.send_initial_events = Some(truth(value)),
             "timeoutSeconds" => out.timeout_seconds = value.parse().ok(),
-            "dryRun" => out.dry_run |= !value.is_empty(),
+            "dryRun" => out.dry_run = true,
             "fieldManager" => out.field_manager.clone_from(value),
             "fieldValidation" => out.field_validation = field_validation(value),
             "force" => out.force = Some(truth(value)),
@@ -223,6 +229,24 @@ fn options(query: Vec<(String, String)>) -> Options {
     }
     out.query = query;
     out
+}
+
+/// What is said of a limit in time that is none. Upstream: apiserver/pkg/endpoints/filters/request_deadline.go.
+fn unreadable_timeout(options: &Options) -> Option<Status> {
+    let (_, text) = options.query.iter().find(|(name, _)| name == "timeout")?;
+    if text.is_empty() || gotime::parse_duration(text).is_some() {
+        return None;
+    }
+    let number = text.trim_start_matches(['+', '-']);
+    let unit = number.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let why = match unit {
+        "" if !number.is_empty() => "missing unit in duration".to_owned(),
+        unit if unit.len() < number.len() && gotime::parse_duration(&format!("1{unit}")).is_none() => {
+            format!("unknown unit {unit:?} in duration")
+        }
+        _ => "invalid duration".to_owned(),
+    };
+    Some(Status::bad_request(format!("invalid timeout specified in the request URL - time: {why} {text:?}")))
 }
 
 /// Upstream: `Convert_Slice_string_To_bool`, for which a name alone is true.

@@ -10,7 +10,7 @@ use apimachinery::codec::{json, protobuf};
 use apimachinery::{Call, Doc, doc, k};
 use apiserver::authorization::{Attributes, Authorizer, Decision};
 use apiserver::server::{self, BODY_BYTES_MAX, Handler, TlsFiles, server_config};
-use apiserver::{Api, handle, paths, tunnel};
+use apiserver::{Api, connect, handle, paths, tunnel};
 use base::io::{AsyncReadExt, AsyncWriteExt};
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
@@ -51,8 +51,11 @@ impl Wire {
         let (store, cacher) = (api.store.clone(), api.cacher.clone());
         let rest = Arc::into_inner(api).expect("nobody else has it");
         let paths = paths::handlers(tokens(), tunnel::Tunnels::default(), String::new());
-        let connect: Vec<Box<dyn apiserver::Connect>> =
-            vec![Box::new(apiserver::connect::log::Log { tunnels: tunnel::Tunnels::default() })];
+        let tunnels = tunnel::Tunnels::default();
+        let connect: Vec<Box<dyn apiserver::Connect>> = vec![
+            Box::new(connect::log::Log { tunnels: tunnels.clone() }),
+            Box::new(connect::stream::Stream { tunnels }),
+        ];
         let api =
             Arc::new(Api { store, cacher, authorization: vec![Box::new(Anything)], paths, connect, ..rest });
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -125,6 +128,7 @@ fn what_makes_no_sense_is_refused_and_nothing_is_stored() {
         let (wire, server) = Wire::start().await;
         bodies(&wire).await;
         addresses(&wire).await;
+        methods(&wire).await;
         options(&wire).await;
         forms(&wire).await;
         let maps = server.get(MAPS).await.ok();
@@ -239,7 +243,13 @@ async fn addresses(wire: &Wire) {
         let (code, status) = wire.send(method, path, JSON, body).await;
         check(&format!("{method} {path}"), code, &status, unknown);
     }
-    for path in [format!("{MAPS}/b"), format!("{MAPS}/%zz"), format!("{MAPS}/a%2Fb"), format!("{MAPS}/%ff")] {
+    for path in [
+        format!("{MAPS}/b"),
+        format!("{PODS}/b/exec"),
+        format!("{MAPS}/%zz"),
+        format!("{MAPS}/a%2Fb"),
+        format!("{MAPS}/%ff"),
+    ] {
         let (code, status) = wire.send("GET", &path, "", b"").await;
         check(&path, code, &status, (404, "NotFound", "not found"));
     }
@@ -254,10 +264,30 @@ async fn addresses(wire: &Wire) {
         ("DELETE", format!("{PODS}/a/status")),
         ("GET", format!("{PODS}/a/binding")),
         ("TRACE", MAPS.to_owned()),
+        ("PUT", format!("{PODS}/a/log")),
+        ("POST", "/version".to_owned()),
+        ("OPTIONS", "/api".to_owned()),
+        ("PUT", "/api/v1".to_owned()),
+        ("DELETE", "/apis/apps/v1".to_owned()),
+        ("POST", "/openid/v1/jwks".to_owned()),
         ("BREW", format!("{MAPS}/a")),
     ] {
         let (code, status) = wire.send(method, &path, JSON, body).await;
         check(&format!("{method} {path}"), code, &status, refused);
+    }
+}
+
+/// What upstream's mux serves, and not its routes, takes any method.
+async fn methods(wire: &Wire) {
+    for path in ["/", "/apis", "/apis/apps", "/openapi/v2", "/openapi/v3", "/healthz", "/metrics"] {
+        for method in ["POST", "DELETE", "OPTIONS"] {
+            let (code, body) =
+                wire.ask(&format!("{method} {path} HTTP/1.1\r\ncontent-length: 2"), b"{}").await;
+            assert_eq!(code, 200, "{method} {path}: {body}");
+        }
+    }
+    for (path, code) in [("/version", 405), ("/healthz", 200), (MAPS, 405), (&format!("{PODS}/a/log"), 405)] {
+        assert_eq!(wire.ask(&format!("HEAD {path} HTTP/1.1"), b"").await, (code, String::new()), "{path}");
     }
 }
 
@@ -268,6 +298,16 @@ async fn options(wire: &Wire) {
     let bad = (400, "BadRequest");
     for (method, query, (code, reason), message) in [
         ("GET", "limit=x", bad, "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ("GET", "limit=", bad, "strconv.ParseInt: parsing \"\": invalid syntax"),
+        (
+            "POST",
+            "timeout=abc",
+            bad,
+            "invalid timeout specified in the request URL - time: invalid duration \"abc\"",
+        ),
+        ("GET", "timeout=5", bad, "time: missing unit in duration \"5\""),
+        ("DELETE", "timeout=5x", bad, "time: unknown unit \"x\" in duration \"5x\""),
+        ("POST", "dryRun=", invalid, "dryRun: Unsupported value: []string{\"\"}: supported values: \"All\""),
         ("GET", "timeoutSeconds=99999999999999999999&watch", bad, "value out of range"),
         ("GET", "resourceVersion=x", bad, "Invalid value: \"x\""),
         ("GET", "resourceVersion=x&watch=1", bad, "Invalid value: \"x\""),
@@ -322,6 +362,25 @@ async fn options(wire: &Wire) {
 }
 
 async fn forms(wire: &Wire) {
+    for (path, accept, starts) in [
+        ("/api", "application/yaml", "kind: APIVersions\n"),
+        ("/api", protobuf::MEDIA_TYPE, "k8s\0"),
+        ("/apis", "application/yaml", "apiVersion: v1\ngroups:\n- name: "),
+        ("/apis/apps", "text/plain, application/yaml;q=0.5", "apiVersion: v1\nkind: APIGroup\n"),
+        ("/apis/apps/v1", "application/yaml", "apiVersion: v1\ngroupVersion: apps/v1\n"),
+        ("/apis/apps/v1", protobuf::MEDIA_TYPE, "k8s\0"),
+        ("/apis/apps/v1", JSON, "{\"kind\":\"APIResourceList\""),
+        ("/version", "application/yaml", "{\"major\":\"1\""),
+    ] {
+        let (code, body) = wire.ask(&format!("GET {path} HTTP/1.1\r\naccept: {accept}"), b"").await;
+        assert!(code == 200 && body.starts_with(starts), "{path} {accept}: {code} {body}");
+    }
+    let (code, body) = wire.ask("GET /apis HTTP/1.1\r\naccept: text/plain", b"").await;
+    assert!(code == 406 && body.contains("NotAcceptable"), "{body}");
+    for (pretty, shown) in [("true", "{\n"), ("T", "{\n"), ("yes", "{\""), ("0", "{\""), ("", "{\"")] {
+        let (_, body) = wire.ask(&format!("GET /version?pretty={pretty} HTTP/1.1"), b"").await;
+        assert!(body.starts_with(shown), "{pretty}: {body}");
+    }
     let object = doc!({ "metadata": { "name": "b" } }).to_json();
     for (method, media, accepted) in [
         ("POST", "text/plain", "application/json, application/yaml, application/vnd.kubernetes.protobuf"),
