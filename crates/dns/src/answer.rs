@@ -3,19 +3,22 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use domain::base::iana::{Class, Opcode, Rcode};
-use domain::base::message_builder::AnswerBuilder;
+use domain::base::iana::{Class, Opcode, OptRcode, Rcode};
+use domain::base::message_builder::{AdditionalBuilder, AnswerBuilder};
 use domain::base::{
     Message, MessageBuilder, Name, ParsedName, Question, Rtype, Serial, StaticCompressor, Ttl,
 };
 use domain::rdata::{A, Aaaa, Cname, Ptr, Soa, Srv, Txt, ZoneRecordData};
 
+use crate::serve::QUESTION_BYTES_MAX;
 use crate::zone::{Endpoint, Port, Service, Zone};
 
 /// How long answers may be kept (CoreDNS' default in a cluster).
 const TTL: Ttl = Ttl::from_secs(30);
 /// The version of the specification, as `dns-version.<domain>` tells it.
 const SPECIFICATION: &[u8] = b"1.1.0";
+/// An OPT record without options, in bytes.
+const OPT_BYTES: usize = 11;
 
 type Query<'a> = Question<ParsedName<&'a [u8]>>;
 type Data = ZoneRecordData<Vec<u8>, Name<Vec<u8>>>;
@@ -34,6 +37,10 @@ pub enum Outcome {
 pub fn answer(zone: &Zone, request: Message<&[u8]>, room: usize) -> Outcome {
     if request.header().opcode() != Opcode::QUERY {
         return Outcome::Reply(failed(request, Rcode::NOTIMP));
+    }
+    let edns = request.opt();
+    if edns.as_ref().is_some_and(|edns| edns.version() > 0) {
+        return Outcome::Reply(failed(request, Rcode::NOERROR));
     }
     let Ok(query) = request.sole_question() else { return Outcome::Reply(failed(request, Rcode::FORMERR)) };
     let name = query.qname().to_string().trim_end_matches('.').to_ascii_lowercase();
@@ -55,20 +62,37 @@ pub fn answer(zone: &Zone, request: Message<&[u8]>, room: usize) -> Outcome {
     };
     let mut reply = start(request, rcode);
     reply.header_mut().set_aa(true);
-    reply.set_push_limit(room + 1);
+    reply.set_push_limit(room + 1 - edns.map_or(0, |_| OPT_BYTES));
     let name = query.qname();
     let mut pushed = records.into_iter().try_for_each(|data| reply.push((name, Class::IN, TTL, data)));
     let mut reply = reply.authority();
     if pushed.is_ok() && reply.counts().ancount() == 0 {
         pushed = soa(zone).map_or(Ok(()), |(name, data)| reply.push((name, Class::IN, TTL, data)));
     }
-    let reply = if pushed.is_ok() { reply.finish() } else { reply.answer().tc_rewind_into().finish() };
-    Outcome::Reply(reply.into_target())
+    let reply = if pushed.is_ok() { reply } else { reply.answer().tc_rewind_into().authority() };
+    Outcome::Reply(finish(reply.additional(), request))
+}
+
+/// Who asks with EDNS is answered with it, versions that nobody knows included. Source: RFC 6891 section 6.1.
+fn finish(mut reply: AdditionalBuilder<StaticCompressor<Vec<u8>>>, request: Message<&[u8]>) -> Vec<u8> {
+    if let Some(edns) = request.opt() {
+        reply.clear_push_limit();
+        let added = reply.opt(|opt| {
+            opt.set_udp_payload_size(QUESTION_BYTES_MAX as u16);
+            opt.set_dnssec_ok(edns.dnssec_ok());
+            if edns.version() > 0 {
+                opt.set_rcode(OptRcode::BADVERS);
+            }
+            Ok(())
+        });
+        added.expect("memory is not bounded");
+    }
+    reply.finish().into_target()
 }
 
 /// The answer that says what went wrong and nothing else.
 pub(crate) fn failed(request: Message<&[u8]>, rcode: Rcode) -> Vec<u8> {
-    start(request, rcode).finish().into_target()
+    finish(start(request, rcode).additional(), request)
 }
 
 fn start(request: Message<&[u8]>, rcode: Rcode) -> AnswerBuilder<StaticCompressor<Vec<u8>>> {
@@ -280,6 +304,44 @@ mod tests {
             let found =
                 (reply.header().tc(), reply.header_counts().qdcount(), reply.header_counts().ancount());
             assert_eq!(found, (cut, 1, u16::from(!cut)));
+        }
+    }
+
+    #[test]
+    fn edns_is_answered_with_edns() {
+        let ask = |version: u8, name: &str, room: usize| {
+            let mut request = MessageBuilder::new_vec().question();
+            request.push((Name::vec_from_str(name).expect("a name"), Rtype::A)).expect("room");
+            let mut request = request.additional();
+            let opt = request.opt(|opt| {
+                opt.set_version(version);
+                opt.set_dnssec_ok(true);
+                Ok(())
+            });
+            opt.expect("room");
+            let request = request.finish();
+            let request = Message::from_slice(&request).expect("a message").for_slice_ref();
+            match answer(&zone(), request, room) {
+                Outcome::Reply(reply) => Message::from_octets(reply).expect("a message"),
+                Outcome::Forward => panic!("it is ours"),
+            }
+        };
+        let whole = ask(0, "web.a.svc.cluster.local.", 512);
+        let (fits, cut) = (whole.as_slice().len(), whole.as_slice().len() - 1);
+        for (version, name, room, rcode, tc, answers) in [
+            (0, "web.a.svc.cluster.local.", fits, OptRcode::NOERROR, false, 1),
+            (0, "web.a.svc.cluster.local.", cut, OptRcode::NOERROR, true, 0),
+            (0, "no.a.svc.cluster.local.", 512, OptRcode::NXDOMAIN, false, 0),
+            (1, "web.a.svc.cluster.local.", 512, OptRcode::BADVERS, false, 0),
+            (1, "example.org.", 512, OptRcode::BADVERS, false, 0),
+        ] {
+            let reply = ask(version, name, room);
+            let opt = reply.opt().expect("asked with one");
+            assert!(reply.as_slice().len() <= room, "{name}");
+            assert_eq!((opt.version(), opt.dnssec_ok(), opt.udp_payload_size()), (0, true, 4096), "{name}");
+            let counts = reply.header_counts();
+            let found = (opt.rcode(reply.header()), reply.header().tc(), counts.ancount(), counts.arcount());
+            assert_eq!(found, (rcode, tc, answers, 1), "{name}");
         }
     }
 

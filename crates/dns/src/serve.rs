@@ -15,7 +15,7 @@ use crate::forward::Forwarder;
 use crate::zone::Zone;
 
 /// The largest question that is read, in bytes.
-const QUESTION_BYTES_MAX: usize = 4096;
+pub(crate) const QUESTION_BYTES_MAX: usize = 4096;
 /// What fits an answer over UDP unless the client says otherwise, in bytes. Source: RFC 1035.
 const PLAIN_UDP_BYTES: usize = 512;
 /// Questions being forwarded and connections open at once; more are dropped, and asked again by their clients.
