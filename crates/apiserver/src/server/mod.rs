@@ -4,6 +4,7 @@
 //! It knows nothing of kinds, users or storage: what it serves is a function from `Call` to `Reply`.
 
 mod encode;
+mod gather;
 mod heads;
 mod protobuf;
 pub mod request;
@@ -245,9 +246,9 @@ async fn speak(
             }
         })
     };
-    let io = TokioIo::new(stream);
     let mut drain = shared.drain.clone();
     if http2 {
+        let stream = gather::Gather::new(stream);
         let mut builder = hyper::server::conn::http2::Builder::new(Spawn);
         builder
             .timer(TokioTimer::new())
@@ -258,26 +259,41 @@ async fn speak(
             .initial_connection_window_size(4 << 20)
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(20));
-        let connection = builder.serve_connection(io, service);
+        let connection = builder.serve_connection(TokioIo::new(stream.clone()), service);
         let mut connection = std::pin::pin!(connection);
         base::select! {
-            done = connection.as_mut() => return Ok(done?),
+            done = driven(connection.as_mut(), &stream) => return done,
             () = begun(&mut drain) => connection.as_mut().graceful_shutdown(),
         }
-        return Ok(connection.await?);
+        return driven(connection, &stream).await;
     }
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(heads::Heads::new(HEADERS_MAX))
         .header_read_timeout(HEADERS_MAX)
         .max_buf_size(HEADERS_BYTES_MAX as usize);
-    let connection = builder.serve_connection(io, service).with_upgrades();
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     base::select! {
         done = connection.as_mut() => return Ok(done?),
         () = begun(&mut drain) => connection.as_mut().graceful_shutdown(),
     }
     Ok(connection.await?)
+}
+
+/// Lets a connection do what it can and then sends what it has written, until it ends.
+async fn driven<E: Into<Error>>(
+    mut connection: Pin<&mut impl Future<Output = Result<(), E>>>,
+    stream: &gather::Gather<impl AsyncWrite + Unpin>,
+) -> Result<(), Error> {
+    std::future::poll_fn(|cx| match connection.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(done.map_err(Into::into)),
+        Poll::Pending => match stream.send(cx) {
+            Poll::Ready(Err(broken)) => Poll::Ready(Err(broken.into())),
+            _ => Poll::Pending,
+        },
+    })
+    .await
 }
 
 /// Runs hyper's own tasks through base.

@@ -7,9 +7,7 @@ use std::io;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use client::{Dialer, Kubeconfig, Stream};
-use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use h2::client::SendRequest;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 /// How much of an answer that is a failure is kept, in bytes.
@@ -85,9 +83,9 @@ impl Links {
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                 bail!("the server does not speak HTTP/2");
             }
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.initial_stream_window_size(1 << 20).initial_connection_window_size(16 << 20);
-            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+            let mut builder = h2::client::Builder::new();
+            builder.initial_window_size(1 << 20).initial_connection_window_size(16 << 20);
+            let (sender, connection) = builder.handshake(stream).await?;
             base::task::spawn(async { drop(connection.await) }).detach();
             let (base, token) = (self.dialer.base(), &self.token);
             let link = || Http2 { sender: sender.clone(), base: base.to_owned(), token: token.clone() };
@@ -307,7 +305,7 @@ impl Framing {
 
 /// Streams of a connection of HTTP/2, one at a time.
 pub struct Http2 {
-    sender: http2::SendRequest<Full<Bytes>>,
+    sender: SendRequest<Bytes>,
     base: String,
     token: Option<String>,
 }
@@ -328,16 +326,20 @@ impl Http2 {
         if !request.content_type.is_empty() {
             head = head.header("content-type", request.content_type);
         }
-        let body = Full::new(Bytes::copy_from_slice(&request.body));
-        let response = self.sender.send_request(head.body(body)?).await?;
+        std::future::poll_fn(|cx| self.sender.poll_ready(cx)).await?;
+        let bare = request.body.is_empty();
+        let (response, mut sent) = self.sender.send_request(head.body(())?, bare)?;
+        if !bare {
+            sent.send_data(Bytes::copy_from_slice(&request.body), true)?;
+        }
+        let response = response.await?;
         let status = response.status().as_u16();
         let mut body = response.into_body();
         let mut more = take(status, &[]);
-        while more {
-            let Some(frame) = body.frame().await else { break };
-            if let Some(data) = frame?.data_ref() {
-                more = take(status, data);
-            }
+        while more && let Some(data) = body.data().await {
+            let data = data?;
+            more = take(status, &data);
+            body.flow_control().release_capacity(data.len())?;
         }
         Ok(status)
     }
