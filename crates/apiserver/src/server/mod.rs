@@ -37,6 +37,8 @@ pub use tls::{TlsError, TlsFiles, server_config};
 
 /// The largest request body, in bytes (upstream's limit).
 pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// How much of a body that is refused over HTTP/2 is read all the same, in bytes.
+const UNREAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// All request bodies that are being read, in bytes.
 const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// All request headers together, in bytes: groups and impersonation make them long.
@@ -397,10 +399,22 @@ where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
-    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(too_large());
-    }
-    let bytes = match base::time::timeout(BODY_MAX, collect(body, bodies)).await {
+    let announced = body.size_hint().lower();
+    let mut body = std::pin::pin!(body);
+    let read = async {
+        let bytes = match announced > BODY_BYTES_MAX as u64 {
+            true => Err(too_large()),
+            false => collect(body.as_mut(), bodies).await,
+        };
+        // There are clients that miss the answer when their stream is reset while they send.
+        let mut more = if parts.version == http::Version::HTTP_2 { UNREAD_BYTES_MAX } else { 0 };
+        while bytes.is_err() && more > 0 {
+            let Some(Ok(frame)) = body.frame().await else { break };
+            more = more.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+        bytes
+    };
+    let bytes = match base::time::timeout(BODY_MAX, read).await {
         Ok(bytes) => bytes?,
         Err(_) => return Err(Status::timeout("the request's body did not arrive in time")),
     };
@@ -417,12 +431,11 @@ fn too_large() -> Status {
 }
 
 /// A body's bytes. What has arrived counts, not what was announced: who sends nothing keeps nobody waiting.
-async fn collect<B>(body: B, bodies: &Semaphore) -> Result<Bytes, Status>
+async fn collect<B>(mut body: Pin<&mut B>, bodies: &Semaphore) -> Result<Bytes, Status>
 where
     B: hyper::body::Body<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
-    let mut body = std::pin::pin!(body);
     let mut shares = Vec::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -477,6 +490,29 @@ mod tests {
             assert_eq!(much.expect_err("no room").code, 429);
             assert_eq!(stuck.await.expect_err("too slow").code, 504);
             assert_eq!(bodies.available_permits(), 10);
+        });
+    }
+
+    #[test]
+    fn what_is_refused_over_http2_is_read_on_up_to_a_bound() {
+        base::sim::run(3, async {
+            let bodies = Semaphore::new(BODIES_BYTES_MAX);
+            let piece = Bytes::from(vec![b' '; 1 << 20]);
+            for (version, pieces, read_to) in [
+                (http::Version::HTTP_11, 5, 4),
+                (http::Version::HTTP_2, 5, 5),
+                (http::Version::HTTP_2, 99, 20),
+            ] {
+                let parts =
+                    http::Request::builder().version(version).body(()).expect("a request").into_parts().0;
+                let taken = AtomicUsize::new(0);
+                let body = futures_util::stream::iter(0..pieces).map(|_| {
+                    taken.fetch_add(1, Ordering::Relaxed);
+                    Ok::<_, Infallible>(Frame::data(piece.clone()))
+                });
+                let refused = read_body(&parts, StreamBody::new(body), &bodies).await.expect_err("too long");
+                assert_eq!((refused.code, taken.into_inner()), (413, read_to), "{version:?} {pieces}");
+            }
         });
     }
 
