@@ -90,7 +90,7 @@ impl ErrorList {
         self.not_supported_as(at, &format!("{value:?}"), supported);
     }
 
-    /// The same for a value that is no string, in Go's notation.
+    /// The same for a value that is no string, in JSON.
     pub fn not_supported_as(&mut self, at: &Path, shown: &str, supported: &[&str]) {
         let mut sorted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         sorted.sort();

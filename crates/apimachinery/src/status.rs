@@ -249,10 +249,13 @@ impl Status {
     pub fn to_doc(&self) -> Doc {
         let mut out = doc!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": self.reason, "code": self.code });
+        if self.reason.is_empty() {
+            out.edit().remove(k::REASON);
+        }
         let d = &*self.details;
         out.edit().at(k::METADATA).set_opt(k::CONTINUE, (!d.continue_.is_empty()).then_some(&d.continue_));
         // Of these upstream always says what it can, be it nothing.
-        let always = matches!(self.code, 404 | 405);
+        let always = matches!(self.code, 404 | 405 | 422);
         if always || (Details { continue_: String::new(), ..d.clone() }) != Details::default() {
             out.edit().set(k::DETAILS, Val::Object);
             let mut at = out.edit().at(k::DETAILS);

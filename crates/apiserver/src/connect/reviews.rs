@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use api::Kind;
 use apimachinery::call::{BoxFuture, User};
+use apimachinery::doc::Val;
+use apimachinery::field::{ErrorList, Path};
 use apimachinery::{Doc, Ref, Reply, Status, doc, k};
 
 use super::{asked, created};
@@ -70,6 +72,9 @@ fn describe(user: &User) -> Doc {
 async fn token(request: &Request, accounts: &ServiceAccounts) -> Result<Doc, Status> {
     let mut out = review(request, AUTHENTICATION).await?;
     let spec = out.get(k::SPEC);
+    if spec.get("token").str().is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
     let audiences: Vec<String> = spec.get("audiences").items().map(|a| a.str().to_owned()).collect();
     let status = match accounts.user(spec.get("token").str(), &audiences) {
         Ok(Some(user)) => {
@@ -96,11 +101,12 @@ async fn self_subject(request: &Request) -> Result<Doc, Status> {
 
 async fn access(request: &Request, own: bool) -> Result<Doc, Status> {
     let mut out = review(request, AUTHORIZATION).await?;
+    check(request, &out, own)?;
     let spec = out.get(k::SPEC);
-    let user = if own { User::clone(&request.user) } else { subject(spec)? };
+    let user = if own { User::clone(&request.user) } else { subject(spec) };
     let resource = spec.get("resourceAttributes");
     let selectors = (selector(resource.get("labelSelector"))?, selector(resource.get("fieldSelector"))?);
-    let status = match decide(&request.api.authorization, &attributes(spec, &user, &selectors)?) {
+    let status = match decide(&request.api.authorization, &attributes(spec, &user, &selectors)) {
         Decision::Allow(why) => doc!({ "allowed": true, "reason": why }),
         Decision::Deny(why) => doc!({ "allowed": false, "denied": true, "reason": why }),
         Decision::NoOpinion(why) if why.is_empty() => doc!({ "allowed": false }),
@@ -110,17 +116,45 @@ async fn access(request: &Request, own: bool) -> Result<Doc, Status> {
     Ok(out)
 }
 
-fn subject(spec: Ref<'_>) -> Result<User, Status> {
+/// Upstream: pkg/apis/authorization/validation. Who may ask about one namespace is told of no other.
+fn check(request: &Request, review: &Doc, own: bool) -> Result<(), Status> {
+    let mut errs = ErrorList::new();
+    let (spec, at) = (review.get(k::SPEC), Path::new("spec"));
+    let (resource, path) = (spec.get("resourceAttributes"), spec.get("nonResourceAttributes"));
+    let at_path = at.child("nonResourceAttributes");
+    if resource.is_set() && path.is_set() {
+        errs.invalid(&at_path, path, "cannot be specified in combination with resourceAttributes");
+    }
+    if !resource.is_set() && !path.is_set() {
+        let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+        errs.invalid(&at.child("resourceAttributes"), Doc::scalar(Val::Null).root(), why);
+    }
+    if !own && spec.get(k::USER).str().is_empty() && spec.get("groups").is_empty() {
+        errs.invalid(&at.child("user"), "", "at least one of user or group must be specified");
+    }
+    let namespace = &request.target.namespace;
+    let said = resource.get(k::NAMESPACE).str();
+    if request.kind.is_namespaced() && resource.is_set() && said != namespace {
+        let at = at.child("resourceAttributes").child("namespace");
+        errs.invalid(&at, said, "must match metadata.namespace");
+    }
+    if request.kind.is_namespaced() && path.is_set() {
+        errs.invalid(&at_path, path, "disallowed on this kind of request");
+    }
+    if errs.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(AUTHORIZATION, &request.kind.kind, "", errs))
+}
+
+fn subject(spec: Ref<'_>) -> User {
     let groups: Vec<String> = spec.get("groups").items().map(|g| g.str().to_owned()).collect();
     let name = spec.get(k::USER).str();
-    if name.is_empty() && groups.is_empty() {
-        return Err(Status::bad_request("at least one of spec.user or spec.groups must be specified"));
-    }
     let extra = spec
         .get("extra")
         .entries()
         .map(|(key, values)| (key.to_owned(), values.items().map(|v| v.str().to_owned()).collect()));
-    Ok(User { name: name.to_owned(), uid: spec.get(k::UID).str().to_owned(), groups, extra: extra.collect() })
+    User { name: name.to_owned(), uid: spec.get(k::UID).str().to_owned(), groups, extra: extra.collect() }
 }
 
 /// A review's selector as text: sent so, or as requirements. Both say what the other cannot.
@@ -151,22 +185,13 @@ fn selector(of: Ref<'_>) -> Result<String, Status> {
     Ok(requirements.items().map(one).collect::<Result<Vec<_>, _>>()?.join(","))
 }
 
-fn attributes<'a>(
-    spec: Ref<'a>,
-    user: &'a User,
-    selectors: &'a (String, String),
-) -> Result<Attributes<'a>, Status> {
+fn attributes<'a>(spec: Ref<'a>, user: &'a User, selectors: &'a (String, String)) -> Attributes<'a> {
     let (resource, path) = (spec.get("resourceAttributes"), spec.get("nonResourceAttributes"));
-    if resource.is_set() == path.is_set() {
-        return Err(Status::bad_request(
-            "exactly one of spec.resourceAttributes and spec.nonResourceAttributes must be specified",
-        ));
-    }
     if path.is_set() {
         let (verb, path) = (path.get("verb").str(), path.get(k::PATH).str());
-        return Ok(Attributes { path, ..Attributes::of(user, verb) });
+        return Attributes { path, ..Attributes::of(user, verb) };
     }
-    Ok(Attributes {
+    Attributes {
         group: resource.get(k::GROUP).str(),
         version: resource.get(k::VERSION).str(),
         resource: resource.get(k::RESOURCE).str(),
@@ -176,7 +201,7 @@ fn attributes<'a>(
         label_selector: &selectors.0,
         field_selector: &selectors.1,
         ..Attributes::of(user, resource.get("verb").str())
-    })
+    }
 }
 
 async fn rules(request: &Request, rbac: &Rbac) -> Result<Doc, Status> {

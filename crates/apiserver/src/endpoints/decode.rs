@@ -13,6 +13,9 @@ use apimachinery::{Doc, Status, doc, k};
 /// The bodies that are understood.
 const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
+/// How much of a body that cannot be read is shown to its sender, in bytes.
+const SHOWN_BYTES: usize = 30;
+
 /// What a body should be.
 pub struct Expected<'a> {
     /// Its kind.
@@ -41,20 +44,32 @@ pub fn media_type(content_type: &str) -> &str {
 /// # Errors
 /// 415 for other media types, 400 for text that is none of its kind.
 pub fn parse(body: &Body, kind: &str) -> Result<Parsed, Status> {
-    let unreadable = |e: &dyn std::fmt::Display| {
+    let unreadable = |e: &dyn std::fmt::Display, bytes: &[u8]| {
+        let begins = beginning(bytes);
         Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {e}"
+            "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {e} ({begins})"
         ))
     };
     match body {
-        Body::Empty => Err(unreadable(&"unexpected end of JSON input")),
+        Body::Empty => Err(unreadable(&"unexpected end of JSON input", b"")),
         Body::Doc { doc, .. } => Ok(Parsed { doc: (**doc).clone(), duplicates: Vec::new() }),
-        Body::Bytes { content_type, bytes } => match media_type(content_type) {
-            "" | "application/json" => json::parse(bytes.to_vec()).map_err(|e| unreadable(&e)),
-            "application/yaml" => yaml::parse(bytes).map_err(|e| unreadable(&e)),
+        Body::Bytes { content_type, bytes } => match &*media_type(content_type).to_ascii_lowercase() {
+            "" | "application/json" => json::parse(bytes.to_vec()).map_err(|e| unreadable(&e, bytes)),
+            "application/yaml" => yaml::parse(bytes).map_err(|e| unreadable(&e, bytes)),
             protobuf::MEDIA_TYPE => enveloped(bytes, kind),
             _ => Err(Status::unsupported_media_type(ACCEPTED)),
         },
+    }
+}
+
+/// How a body begins: as text where it may be JSON, else in hexadecimal digits. Upstream: `summarizeData`.
+fn beginning(bytes: &[u8]) -> String {
+    let shown = &bytes[..bytes.len().min(SHOWN_BYTES)];
+    let more = if shown.len() < bytes.len() { " ..." } else { "" };
+    match shown.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(shown)),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + more,
     }
 }
 

@@ -127,7 +127,7 @@ fn watch(options: &Options, errs: &mut ErrorList) {
 pub fn dry_run(values: &[&str], errs: &mut ErrorList) {
     if values.iter().any(|v| *v != "All") {
         let shown: Vec<String> = values.iter().map(|v| format!("{v:?}")).collect();
-        errs.not_supported_as(&Path::new("dryRun"), &format!("[]string{{{}}}", shown.join(", ")), &["All"]);
+        errs.not_supported_as(&Path::new("dryRun"), &format!("[{}]", shown.join(",")), &["All"]);
     }
 }
 

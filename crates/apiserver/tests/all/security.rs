@@ -153,6 +153,41 @@ fn reading_a_token_subresource_makes_no_token() {
 }
 
 #[test]
+fn reviews_ask_one_thing_and_of_their_own_namespace() {
+    base::sim::run(34, async {
+        let server = guarded().await;
+        let group = "/apis/authorization.k8s.io/v1";
+        let local = format!("{group}/namespaces/default/localsubjectaccessreviews");
+        let pods = |namespace: &str| doc!({ "namespace": namespace, "verb": "get", "resource": "pods" });
+        let asks = |what: &str, of: Doc| {
+            let mut out = doc!({ "spec": { "user": "jane" } });
+            out.edit().at("spec").set(what, of);
+            out
+        };
+        let (resource, path) = ("resourceAttributes", "nonResourceAttributes");
+        server.post(&local, &asks(resource, pods("default"))).await.ok();
+        for (uri, ask, why) in [
+            (
+                &*local,
+                asks(resource, pods("kube-system")),
+                "LocalSubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.resourceAttributes.namespace: Invalid value: \"kube-system\": must match metadata.namespace",
+            ),
+            (&local, asks(path, doc!({ "path": "/" })), "disallowed on this kind of request"),
+            (
+                &format!("{group}/subjectaccessreviews"),
+                doc!({ "spec": {} }),
+                "[spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified, spec.user: Invalid value: \"\": at least one of user or group must be specified]",
+            ),
+        ] {
+            let said = server.post(uri, &ask).await.fails(422);
+            assert!(said.contains(why), "{said}");
+        }
+        let token = doc!({ "spec": { "audiences": ["x"] } });
+        server.post("/apis/authentication.k8s.io/v1/tokenreviews", &token).await.fails(400);
+    });
+}
+
+#[test]
 fn a_node_has_tokens_made_for_its_own_pods_audiences_only() {
     base::sim::run(33, async {
         let server = guarded().await;

@@ -146,9 +146,9 @@ async fn bodies(wire: &Wire) {
     let enveloped = [&b"k8s\0"[..], &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f, 1, 2, 3]].concat();
     let yaml = "application/yaml";
     let cases: Vec<(&str, &str, &[u8], &str)> = vec![
-        ("nothing", JSON, b"", "unexpected end of JSON input"),
-        ("half an object", JSON, b"{\"kind\":", "json parse error"),
-        ("no JSON", JSON, b"hello", "json parse error"),
+        ("nothing", JSON, b"", "json parse error: unexpected end of JSON input (<empty>)"),
+        ("half an object", "Application/JSON", b"{\"kind\":", " ({\"kind\":)"),
+        ("no JSON", JSON, b"hello, hello, hello, hello, hello", "c6f2c206865 ...)"),
         ("not UTF-8", JSON, b"{\"data\":{\"a\":\"\xff\"}}", ""),
         ("a list", JSON, b"[]", ""),
         ("a number", JSON, b"5", ""),
@@ -307,7 +307,7 @@ async fn options(wire: &Wire) {
         ),
         ("GET", "timeout=5", bad, "time: missing unit in duration \"5\""),
         ("DELETE", "timeout=5x", bad, "time: unknown unit \"x\" in duration \"5x\""),
-        ("POST", "dryRun=", invalid, "dryRun: Unsupported value: []string{\"\"}: supported values: \"All\""),
+        ("POST", "dryRun=", invalid, "dryRun: Unsupported value: [\"\"]: supported values: \"All\""),
         ("GET", "timeoutSeconds=99999999999999999999&watch", bad, "value out of range"),
         ("GET", "resourceVersion=x", bad, "Invalid value: \"x\""),
         ("GET", "resourceVersion=x&watch=1", bad, "Invalid value: \"x\""),
@@ -331,7 +331,7 @@ async fn options(wire: &Wire) {
             "POST",
             "dryRun=Some",
             invalid,
-            "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: []string{\"Some\"}: supported values: \"All\"",
+            "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"Some\"]: supported values: \"All\"",
         ),
         (
             "POST",
