@@ -14,6 +14,7 @@ mod rbac_escalation;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod taint_nodes_by_condition;
 
 use api::SubKind;
 use apimachinery::call::{BoxFuture, User, Verb};
@@ -130,6 +131,7 @@ pub fn plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(limit_ranger::LimitRanger),
         Box::new(service_account::ServiceAccount),
         Box::new(node_restriction::NodeRestriction),
+        Box::new(taint_nodes_by_condition::TaintNodesByCondition),
         Box::new(priority::Priority),
         Box::new(rbac_escalation::RbacEscalation),
         Box::new(default_toleration_seconds::DefaultTolerationSeconds),

@@ -257,7 +257,9 @@ fn a_node_changes_only_what_is_its_own() {
             server.send_as(node(who), method, uri, headers, body.to_json().into()).await
         };
         let n1 = doc!({ "metadata": { "name": "n1", "labels": { "kubernetes.io/hostname": "n1" } } });
-        send("n1", "POST", "/api/v1/nodes", &n1).await.ok();
+        let made = send("n1", "POST", "/api/v1/nodes", &n1).await.ok();
+        let taint = made.root().find("spec.taints").item(0);
+        assert_eq!(taint.get("key").str(), "node.kubernetes.io/not-ready", "nobody places pods yet");
         let why = send("n2", "PATCH", "/api/v1/nodes/n1", &doc!({ "metadata": { "labels": { "a": "b" } } }))
             .await
             .fails(403);
