@@ -70,7 +70,7 @@ impl Strategy for PriorityClass {
             errs,
             new.get(k::PREEMPTION_POLICY),
             &Path::new("preemptionPolicy"),
-            &["Never", "PreemptLowerPriority"],
+            &["PreemptLowerPriority", "Never"],
         );
         if let Some(old) = old {
             if old.get(k::VALUE).i64() != value {

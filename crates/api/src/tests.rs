@@ -230,12 +230,12 @@ fn complaints_about_pods() {
             spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1
             spec.containers[1].imagePullPolicy: Unsupported value: "Perhaps": supported values: "Always", "IfNotPresent", "Never"
             spec.containers[2].name: Duplicate value: "c"
-            spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "Never", "OnFailure""#]],
+            spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never""#]],
     );
     refuses(
         "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {tolerations: [{operator: Exists, value: x}], volumes: [{name: v, emptyDir: {}, hostPath: {path: /}}, {name: v, configMap: {items: [{key: a, path: ../b}]}}], containers: [{name: c, image: i}]}}",
         expect![[r#"
-            spec.volumes[0].emptyDir: Forbidden: may not specify more than 1 volume type
+            spec.volumes[0].hostPath: Forbidden: may not specify more than 1 volume type
             spec.volumes[1].name: Duplicate value: "v"
             spec.volumes[1].configMap.name: Required value
             spec.volumes[1].configMap.items[0].path: Invalid value: "../b": must not contain '..'

@@ -85,16 +85,15 @@ impl ErrorList {
         self.add("FieldValueInvalid", at, with(&format!("Invalid value: {}", value.shown()), detail));
     }
 
-    /// A value that is none of those supported.
+    /// A value that is none of those supported, which are shown in the order given.
     pub fn not_supported(&mut self, at: &Path, value: &str, supported: &[&str]) {
         self.not_supported_as(at, &format!("{value:?}"), supported);
     }
 
     /// The same for a value that is no string, in JSON.
     pub fn not_supported_as(&mut self, at: &Path, shown: &str, supported: &[&str]) {
-        let mut sorted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-        sorted.sort();
-        let message = format!("Unsupported value: {shown}: supported values: {}", sorted.join(", "));
+        let supported: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let message = format!("Unsupported value: {shown}: supported values: {}", supported.join(", "));
         self.add("FieldValueNotSupported", at, message);
     }
 

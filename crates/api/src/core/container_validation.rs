@@ -19,7 +19,7 @@ const ENV_FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
-const STOP_POLICIES: &[&str] = &["FallbackToLogsOnError", "File"];
+const STOP_POLICIES: &[&str] = &["File", "FallbackToLogsOnError"];
 
 /// All containers of a pod; names are unique among all of them.
 pub(crate) fn containers(errs: &mut ErrorList, spec: Ref<'_>, at: &Path) {

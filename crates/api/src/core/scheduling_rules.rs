@@ -6,7 +6,7 @@ use apimachinery::{Ref, k, validation};
 
 use crate::rules::{self, complain, none_or_one_of, required};
 
-const EFFECTS: &[&str] = &["NoExecute", "NoSchedule", "PreferNoSchedule"];
+const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 /// Tolerations.
 pub(crate) fn tolerations(errs: &mut ErrorList, list: Ref<'_>, at: &Path) {

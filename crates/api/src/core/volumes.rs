@@ -8,7 +8,7 @@ use crate::core::{pod_validation, resources};
 use crate::rules::{complain, none_or_one_of, required};
 
 const HOST_PATH_TYPES: &[&str] =
-    &["BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
 /// The volumes of a pod.
 pub(crate) fn volumes(errs: &mut ErrorList, list: Ref<'_>, at: &Path) {
@@ -25,8 +25,9 @@ pub(crate) fn volumes(errs: &mut ErrorList, list: Ref<'_>, at: &Path) {
             errs.duplicate(&at.child("name"), name);
         }
         seen.push(name);
-        let sources: Vec<Ref<'_>> =
+        let mut sources: Vec<Ref<'_>> =
             volume.fields().filter(|f| f.key() != Some(k::NAME) && f.is_set()).collect();
+        sources.sort_by_key(|source| source.key() != Some(k::EMPTY_DIR));
         match sources[..] {
             [] => errs.required(&at, "must specify a volume type"),
             [source] => volume_source(errs, source, &at.child(source.name())),

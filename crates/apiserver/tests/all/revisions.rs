@@ -74,7 +74,7 @@ fn lists_show_the_state_that_is_asked_for() {
             (
                 "resourceVersion=1&resourceVersionMatch=Sometimes",
                 422,
-                "supported values: \"\", \"Exact\", \"NotOlderThan\"",
+                "supported values: \"Exact\", \"NotOlderThan\", \"\"",
             ),
             (
                 "resourceVersion=1&resourceVersionMatch=Exact&continue=x",
