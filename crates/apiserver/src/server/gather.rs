@@ -10,9 +10,9 @@ use std::task::{Context, Poll, ready};
 
 use base::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// From how many bytes on they leave before more is taken: TLS's largest record.
-const GATHERED_BYTES: usize = 16 * 1024;
-/// How much room is kept for the next writes.
+/// From how many bytes on they leave before more is taken: four of TLS's largest records.
+const GATHERED_BYTES: usize = 64 * 1024;
+/// How much room is always kept for the next writes.
 const KEPT_BYTES: usize = 4 * 1024;
 
 /// A connection whose writes wait for [`Gather::send`]; flushing does nothing. Clones are the same connection: one is
@@ -40,9 +40,13 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
                 written => self.left += written,
             }
         }
+        // What was needed once is not kept for long.
+        if self.left < self.out.capacity() / 4 {
+            self.out.clear();
+            self.out.shrink_to(KEPT_BYTES.max(2 * self.left));
+        }
         self.left = 0;
         self.out.clear();
-        self.out.shrink_to(KEPT_BYTES);
         Poll::Ready(Ok(()))
     }
 }
@@ -54,6 +58,11 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
 
     fn lock(&self) -> MutexGuard<'_, Gathered<S>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether something waits to be sent, and more would go with it.
+    pub(super) fn has_room(&self) -> bool {
+        (1..GATHERED_BYTES).contains(&self.lock().out.len())
     }
 
     /// Sends what has been written. While it is pending the task is woken when it can go on.

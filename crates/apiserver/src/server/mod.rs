@@ -288,12 +288,21 @@ async fn driven<E: Into<Error>>(
     mut connection: Pin<&mut impl Future<Output = Result<(), E>>>,
     stream: &gather::Gather<impl AsyncWrite + Unpin>,
 ) -> Result<(), Error> {
-    std::future::poll_fn(|cx| match connection.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(done.map_err(Into::into)),
-        Poll::Pending => match stream.send(cx) {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(done) = connection.as_mut().poll(cx) {
+            return Poll::Ready(done.map_err(Into::into));
+        }
+        // Others that answer over this connection are perhaps about to write: they have a turn first.
+        yielded = !yielded && stream.has_room();
+        if yielded {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match stream.send(cx) {
             Poll::Ready(Err(broken)) => Poll::Ready(Err(broken.into())),
             _ => Poll::Pending,
-        },
+        }
     })
     .await
 }

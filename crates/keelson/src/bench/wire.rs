@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use client::{Dialer, Kubeconfig, Stream};
 use h2::client::SendRequest;
+use http::{HeaderValue, header};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 /// How much of an answer that is a failure is kept, in bytes.
@@ -87,8 +88,11 @@ impl Links {
             builder.initial_window_size(1 << 20).initial_connection_window_size(16 << 20);
             let (sender, connection) = builder.handshake(stream).await?;
             base::task::spawn(async { drop(connection.await) }).detach();
-            let (base, token) = (self.dialer.base(), &self.token);
-            let link = || Http2 { sender: sender.clone(), base: base.to_owned(), token: token.clone() };
+            let authority = http::uri::Authority::try_from(self.authority.as_str())?;
+            let token = self.token.as_ref().map(|token| HeaderValue::try_from(format!("Bearer {token}")));
+            let token = token.transpose()?;
+            let link =
+                || Http2 { sender: sender.clone(), authority: authority.clone(), token: token.clone() };
             out.extend((out.len()..n).take(self.streams).map(|_| Link::Two(Box::new(link()))));
         }
         Ok(out)
@@ -306,8 +310,8 @@ impl Framing {
 /// Streams of a connection of HTTP/2, one at a time.
 pub struct Http2 {
     sender: SendRequest<Bytes>,
-    base: String,
-    token: Option<String>,
+    authority: http::uri::Authority,
+    token: Option<HeaderValue>,
 }
 
 impl Http2 {
@@ -316,15 +320,16 @@ impl Http2 {
         request: &Request,
         take: &mut (dyn FnMut(u16, &[u8]) -> bool + Send),
     ) -> anyhow::Result<u16> {
-        let mut head = hyper::Request::builder()
+        let uri = http::Uri::builder().scheme("https").authority(self.authority.clone());
+        let mut head = http::Request::builder()
             .method(request.method)
-            .uri(format!("{}{}", self.base, request.path))
-            .header("accept", "application/json");
+            .uri(uri.path_and_query(request.path.as_str()).build()?)
+            .header(header::ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(token) = &self.token {
-            head = head.header("authorization", format!("Bearer {token}"));
+            head = head.header(header::AUTHORIZATION, token);
         }
         if !request.content_type.is_empty() {
-            head = head.header("content-type", request.content_type);
+            head = head.header(header::CONTENT_TYPE, HeaderValue::from_static(request.content_type));
         }
         std::future::poll_fn(|cx| self.sender.poll_ready(cx)).await?;
         let bare = request.body.is_empty();
