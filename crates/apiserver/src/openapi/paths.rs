@@ -413,7 +413,8 @@ impl Resource<'_> {
                 ),
                 tag: self.names().tag,
                 about: format!("connect {} requests to {} of {kind}", method.to_uppercase(), sub.name),
-                action: Some(("connect", gv.clone(), kind.to_string())),
+                // Clients look for their options at any path that patches their kind: proxies have none of them.
+                action: Some(("connect", gv.clone(), options.clone())),
                 consumes: ANY,
                 produces: ANY,
                 parameters: self.options(ty),
