@@ -101,7 +101,11 @@ impl Options {
         // Any group's DeleteOptions will do; clients send their own group's.
         let schema = apimachinery::schema::kind("", "v1", "DeleteOptions")
             .ok_or_else(|| Status::internal("no schema of DeleteOptions"))?;
-        if doc.get(k::KIND).str() == "DeleteOptions" {
+        let given = doc.get(k::API_VERSION).str();
+        let table = request.api.kinds.table();
+        let mut versions = table.all().iter().flat_map(|kind| &kind.versions);
+        let known = given == "meta.k8s.io/v1" || versions.any(|v| v.gv.to_string() == given);
+        if known && doc.get(k::KIND).str() == "DeleteOptions" {
             doc.edit().set(k::API_VERSION, "v1");
         }
         let expected = decode::Expected { kind: "DeleteOptions", gv: &v1, schema };

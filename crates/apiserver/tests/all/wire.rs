@@ -210,6 +210,12 @@ async fn bodies(wire: &Wire) {
     );
     let (code, status) = wire.send("DELETE", &one, JSON, b"{\"gracePeriodSeconds\":\"soon\"}").await;
     check("no DeleteOptions", code, &status, (400, "BadRequest", ""));
+    for (version, expected) in [("v2", 400), ("meta.k8s.io/v1", 200), ("apps/v1", 200)] {
+        let options =
+            format!("{{\"kind\":\"DeleteOptions\",\"apiVersion\":\"{version}\",\"dryRun\":[\"All\"]}}");
+        let (code, said) = wire.send("DELETE", &one, JSON, options.as_bytes()).await;
+        assert_eq!(code, expected, "{version}: {said:?}");
+    }
     let long = vec![b' '; BODY_BYTES_MAX + 1];
     let (code, status) = wire.send("POST", MAPS, JSON, &long).await;
     check(
