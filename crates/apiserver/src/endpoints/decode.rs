@@ -123,18 +123,23 @@ pub fn normal_or(
     expected: &Expected<'_>,
     validation: FieldValidation,
     warnings: &mut Vec<String>,
-    unfit: impl FnOnce(&str) -> Status,
+    unfit: impl Fn(&str) -> Status,
 ) -> Result<Doc, Status> {
     check_type(&mut parsed.doc, expected)?;
     let decoded = schema::decode::decode(&parsed, expected.schema).map_err(|e| unfit(&e.to_string()))?;
     match validation {
         FieldValidation::Strict if !decoded.strict.is_empty() => {
-            return Err(expected.refuse(&format!("strict decoding error: {}", decoded.strict.join(", "))));
+            return Err(unfit(&strictly(&decoded.strict)));
         }
         FieldValidation::Warn => warnings.extend(decoded.strict),
         _ => {}
     }
     Ok(decoded.doc)
+}
+
+/// What strict validation says.
+pub fn strictly(faults: &[String]) -> String {
+    format!("strict decoding error: {}", faults.join(", "))
 }
 
 /// Kind and apiVersion must be those of the resource; where unsaid they are filled in.

@@ -137,12 +137,31 @@ pub fn apply(
             }
         })?,
     };
-    let parsed = Parsed { doc, duplicates: patch.duplicates.clone() };
-    decode::normal_or(parsed, expected, validation, warnings, |why| {
+    let unfit = |why: &str| {
         let mut errors = ErrorList::new();
         errors.invalid(&Path::new("patch"), String::from_utf8_lossy(&patch.doc.to_json()).as_ref(), why);
         Status::invalid("", "", "", errors)
-    })
+    };
+    if form == Form::Json && validation != FieldValidation::Ignore {
+        let faults = faults(patch);
+        if validation == FieldValidation::Strict && !faults.is_empty() {
+            return Err(unfit(&decode::strictly(&faults)));
+        }
+        warnings.extend(faults);
+    }
+    let parsed = Parsed { doc, duplicates: patch.duplicates.clone() };
+    decode::normal_or(parsed, expected, validation, warnings, unfit)
+}
+
+/// What strict decoding has against a JSON patch itself.
+fn faults(patch: &Parsed) -> Vec<String> {
+    let duplicate = patch.duplicates.iter().map(|at| format!("json patch duplicate field {at:?}"));
+    let mut all: Vec<String> = duplicate.collect();
+    for (i, step) in patch.doc.root().items().enumerate() {
+        let unknown = step.fields().filter(|f| !matches!(f.name(), "op" | "path" | "from" | "value"));
+        all.extend(unknown.map(|f| format!("json patch unknown field \"[{i}].{}\"", f.name())));
+    }
+    all
 }
 
 /// 422 in the words that upstream uses when a patch cannot be applied, and why.

@@ -208,6 +208,19 @@ async fn bodies(wire: &Wire) {
         &status,
         (422, "Invalid", "json: cannot unmarshal number into Go"),
     );
+    let strict = format!("{one}?fieldValidation=Strict");
+    for (media, patch, why) in [
+        (PATCHES[0], "{\"datum\":1}", "strict decoding error: unknown field \"datum\""),
+        (PATCHES[2], "{\"datum\":1}", "strict decoding error: unknown field \"datum\""),
+        (
+            PATCHES[1],
+            "[{\"op\":\"add\",\"path\":\"/data\",\"value\":{},\"why\":1,\"op\":\"add\"}]",
+            "strict decoding error: json patch duplicate field \"[0].op\", json patch unknown field \"[0].why\"",
+        ),
+    ] {
+        let (code, status) = wire.send("PATCH", &strict, media, patch.as_bytes()).await;
+        check(media, code, &status, (422, "Invalid", why));
+    }
     let (code, status) = wire.send("DELETE", &one, JSON, b"{\"gracePeriodSeconds\":\"soon\"}").await;
     check("no DeleteOptions", code, &status, (400, "BadRequest", ""));
     for (version, expected) in [("v2", 400), ("meta.k8s.io/v1", 200), ("apps/v1", 200)] {
