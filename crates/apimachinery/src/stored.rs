@@ -87,6 +87,11 @@ impl Stored {
         self.key.split_once('/').map_or("", |(namespace, _)| namespace)
     }
 
+    /// Whether it is in this namespace, which is not empty.
+    pub fn is_in(&self, namespace: &str) -> bool {
+        self.key.strip_prefix(namespace).is_some_and(|name| name.starts_with('/'))
+    }
+
     /// The object's name.
     pub fn name(&self) -> &str {
         self.key.split_once('/').map_or(&*self.key, |(_, name)| name)
@@ -167,6 +172,7 @@ mod tests {
         for (namespace, name) in [("ns", "name"), ("", "system:node")] {
             let stored = Stored::new(Bytes::new(), 1, namespace, name);
             assert_eq!((stored.namespace(), stored.name()), (namespace, name));
+            assert_eq!([stored.is_in("ns"), stored.is_in("n")], [namespace == "ns", false]);
         }
     }
 }

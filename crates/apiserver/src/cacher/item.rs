@@ -124,7 +124,7 @@ impl Selection {
 
     /// Whether an object is meant.
     pub fn matches(&self, item: &Stored) -> bool {
-        (self.namespace.is_empty() || self.namespace == item.namespace())
+        (self.namespace.is_empty() || item.is_in(&self.namespace))
             && self.fields.iter().all(|(at, equal, value)| {
                 let have = match at {
                     At::Name => item.name(),
