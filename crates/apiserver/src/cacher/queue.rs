@@ -142,17 +142,16 @@ impl Receiver {
         .await
     }
 
-    /// All changes that are there already.
-    pub fn at_hand(&mut self) -> Vec<Arc<Change>> {
+    /// Gives all changes that are there already to `take`, while nothing is put in.
+    pub fn at_hand(&mut self, mut take: impl FnMut(&Change)) {
         let log = &mut *lock(&self.log);
-        let Some(place) = log.watchers.get_mut(&self.number) else { return Vec::new() };
+        let Some(place) = log.watchers.get_mut(&self.number) else { return };
         let at = (place.next - log.first) as usize;
         place.next = log.first + log.changes.len() as u64;
-        let changes = log.changes.range(at..).cloned().collect();
+        log.changes.range(at..).for_each(|change| take(change));
         if log.watchers.len() <= FEW {
             log.trim();
         }
-        changes
     }
 }
 
@@ -176,8 +175,10 @@ mod tests {
         woken
     }
 
-    fn revisions(changes: Vec<Arc<Change>>) -> Vec<u64> {
-        changes.iter().map(|change| change.revision).collect()
+    fn at_hand(receiver: &mut Receiver) -> Vec<u64> {
+        let mut revisions = Vec::new();
+        receiver.at_hand(|change| revisions.push(change.revision));
+        revisions
     }
 
     #[test]
@@ -192,14 +193,14 @@ mod tests {
             assert_eq!(sender.watchers(), 2);
             put(&sender, PENDING_MAX as u64 + 1);
             assert_eq!(sender.watchers(), 1, "one is too slow");
-            assert!(slow.next().await.is_none() && slow.at_hand().is_empty());
-            assert!(revisions(receiver.at_hand()).into_iter().eq(2..=PENDING_MAX as u64 + 1));
+            assert!(slow.next().await.is_none() && at_hand(&mut slow).is_empty());
+            assert!(at_hand(&mut receiver).into_iter().eq(2..=PENDING_MAX as u64 + 1));
             let mut late = sender.watcher();
             put(&sender, 5000);
             drop(sender);
             assert_eq!(receiver.next().await.map(|c| c.revision), Some(5000));
             assert!(receiver.next().await.is_none());
-            assert_eq!(revisions(late.at_hand()), [5000]);
+            assert_eq!(at_hand(&mut late), [5000]);
         });
     }
 
@@ -209,15 +210,15 @@ mod tests {
         let mut few: Vec<Receiver> = (0..2).map(|_| sender.watcher()).collect();
         let kept = || lock(&sender.0).changes.len();
         put(&sender, 1);
-        assert_eq!((few[0].at_hand().len(), kept()), (1, 1));
-        assert_eq!((few[1].at_hand().len(), kept()), (1, 0));
+        assert_eq!((at_hand(&mut few[0]).len(), kept()), (1, 1));
+        assert_eq!((at_hand(&mut few[1]).len(), kept()), (1, 0));
         put(&sender, 2);
         drop(few);
         assert_eq!(kept(), 0, "those who left need nothing");
         let mut many: Vec<Receiver> = (0..100).map(|_| sender.watcher()).collect();
         for revision in 0..1000 {
             put(&sender, revision);
-            many.iter_mut().for_each(|one| assert_eq!(revisions(one.at_hand()), [revision]));
+            many.iter_mut().for_each(|one| assert_eq!(at_hand(one), [revision]));
             assert!(kept() <= GATHERED, "{}", kept());
         }
     }

@@ -43,11 +43,8 @@ pub async fn watch(request: &Request) -> Result<Reply, Status> {
     let end = base::time::instant() + duration(options.timeout_seconds);
     let mut watcher = Watcher {
         api: request.api.clone(),
-        selection,
         changes: registration.changes,
-        pending,
-        after,
-        told: after,
+        seen: Seen { selection, pending, after, told: after },
         bookmarks: options.allow_watch_bookmarks,
         next_bookmark: base::time::instant() + BOOKMARK_EVERY,
         end,
@@ -56,7 +53,7 @@ pub async fn watch(request: &Request) -> Result<Reply, Status> {
         renderer: render::Renderer::of(request),
     };
     for change in &registration.backlog {
-        watcher.take(change);
+        watcher.seen.take(change);
     }
     let events =
         futures_util::stream::unfold(
@@ -119,13 +116,8 @@ fn duration(asked: Option<u64>) -> Duration {
 
 struct Watcher {
     api: Arc<Api>,
-    selection: Selection,
     changes: Receiver,
-    pending: VecDeque<WatchEvent>,
-    /// Changes up to this revision are not told: the client knows them.
-    after: u64,
-    /// The revision that the client knows.
-    told: u64,
+    seen: Seen,
     bookmarks: bool,
     next_bookmark: Instant,
     end: Instant,
@@ -137,8 +129,9 @@ struct Watcher {
 impl Watcher {
     async fn next(&mut self) -> Option<Vec<WatchEvent>> {
         loop {
-            if !self.pending.is_empty() {
-                let some = self.pending.drain(..self.pending.len().min(TOGETHER_MAX));
+            let pending = &mut self.seen.pending;
+            if !pending.is_empty() {
+                let some = pending.drain(..pending.len().min(TOGETHER_MAX));
                 return Some(some.map(|event| self.renderer.event(event)).collect());
             }
             if self.ended {
@@ -149,7 +142,7 @@ impl Watcher {
             base::select! {
                 change = self.changes.next() => match change {
                     Some(change) => {
-                        self.take(&change);
+                        self.seen.take(&change);
                         self.take_rest();
                     }
                     None => self.cut_off(),
@@ -157,7 +150,7 @@ impl Watcher {
                 () = self.alarm.rings() => {
                     if base::time::instant() >= self.end {
                         self.ended = true;
-                    } else if self.bookmarks && self.told < self.api.cacher.reached() {
+                    } else if self.bookmarks && self.seen.told < self.api.cacher.reached() {
                         self.tell_progress();
                     }
                     self.schedule();
@@ -170,7 +163,7 @@ impl Watcher {
     fn cut_off(&mut self) {
         self.ended = true;
         let floor = self.api.cacher.reached();
-        self.pending.push_back(WatchEvent::Error(too_old(self.told, floor)));
+        self.seen.pending.push_back(WatchEvent::Error(too_old(self.seen.told, floor)));
     }
 
     fn schedule(&mut self) {
@@ -184,19 +177,29 @@ impl Watcher {
 
     /// Takes all changes that are there already.
     fn take_rest(&mut self) {
-        for change in self.changes.at_hand() {
-            self.take(&change);
-        }
+        self.changes.at_hand(|change| self.seen.take(change));
     }
 
     fn tell_progress(&mut self) {
         // Everything up to here had been handed over before the cache said that it reached it.
         let reached = self.api.cacher.reached();
         self.take_rest();
-        self.told = self.told.max(reached);
-        self.pending.push_back(WatchEvent::Bookmark { revision: self.told, initial: false });
+        self.seen.told = self.seen.told.max(reached);
+        self.seen.pending.push_back(WatchEvent::Bookmark { revision: self.seen.told, initial: false });
     }
+}
 
+/// What a watcher is to be told, and how far it has come.
+struct Seen {
+    selection: Selection,
+    pending: VecDeque<WatchEvent>,
+    /// Changes up to this revision are not told: the client knows them.
+    after: u64,
+    /// The revision that the client knows.
+    told: u64,
+}
+
+impl Seen {
     fn take(&mut self, change: &Change) {
         if change.revision <= self.after {
             return;
