@@ -5,7 +5,7 @@
 use api::{Kind, SubKind};
 use apimachinery::call::{BoxFuture, Raw, RawBody};
 use apimachinery::field::{ErrorList, Path};
-use apimachinery::{Ref, Reply, Status, k};
+use apimachinery::{Ref, Reply, Status, gotime, k};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::{BodyExt, BodyStream, Full};
@@ -39,6 +39,9 @@ impl Connect for Log {
 fn check(request: &Request) -> Result<(), Status> {
     let options = &request.options;
     options::numbers(options, &["tailLines", "limitBytes", "sinceSeconds"])?;
+    if let Some(time) = options::values(options, "sinceTime").first() {
+        gotime::parse(time).map_err(|err| Status::bad_request(err.to_string()))?;
+    }
     let mut errs = ErrorList::new();
     for (name, least, why) in [
         ("tailLines", 0, "must be greater than or equal to 0"),

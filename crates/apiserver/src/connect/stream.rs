@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::{escape, log};
+use crate::endpoints::options;
 use crate::tunnel::Tunnels;
 use crate::{Connect, Lister, Request};
 
@@ -43,6 +44,7 @@ impl Connect for Stream {
 }
 
 async fn stream(request: &Request, tunnels: &Tunnels) -> Result<Reply, Status> {
+    options::ports(&request.options)?;
     let (node, path) = location(request).await?;
     if request.wire.upgrade.is_none() {
         return Err(Status::bad_request("Upgrade request required"));

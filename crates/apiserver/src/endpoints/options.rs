@@ -73,14 +73,30 @@ pub(crate) fn numbers(options: &Options, names: &[&str]) -> Result<(), Status> {
     for name in names {
         let Some(value) = given(options, name).next() else { continue };
         let Err(err) = value.parse::<i64>() else { continue };
-        use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-        let why = match err.kind() {
-            PosOverflow | NegOverflow => "value out of range",
-            _ => "invalid syntax",
-        };
-        return Err(Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: {why}")));
+        return Err(Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: {}", go_words(&err))));
     }
     Ok(())
+}
+
+/// # Errors
+/// 400 in Go's words for what is no list of ports.
+pub(crate) fn ports(options: &Options) -> Result<(), Status> {
+    for port in given(options, "ports").flat_map(|ports| ports.split(',')) {
+        if let Err(err) = port.parse::<u16>() {
+            let why = go_words(&err);
+            let why = format!("cannot convert to []int32: strconv.ParseUint: parsing {port:?}: {why}");
+            return Err(Status::bad_request(why));
+        }
+    }
+    Ok(())
+}
+
+fn go_words(err: &std::num::ParseIntError) -> &'static str {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    match err.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    }
 }
 
 fn list(options: &Options, errs: &mut ErrorList) {

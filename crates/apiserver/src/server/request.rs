@@ -51,6 +51,10 @@ pub fn call(parts: &Parts) -> Call {
         if plain && !discovery { Ok(Accept::default()) } else { accept(header(http::header::ACCEPT)) };
     let (accept, mut fault) = match accept {
         Ok(accept) => (accept, None),
+        // A form that discovery alone has, which looks for it itself.
+        Err(_) if discovery && header(http::header::ACCEPT).contains("as=APIGroupDiscoveryList") => {
+            (Accept::default(), None)
+        }
         Err(status) => (Accept::default(), Some(status)),
     };
     if !matches!(verb, Some(Verb::Watch | Verb::Connect)) {

@@ -371,6 +371,11 @@ async fn options(wire: &Wire) {
         check(query, code_is, &status, (code, reason, message));
     }
     for (query, (code, reason), message) in [
+        (
+            "sinceTime=x",
+            bad,
+            "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"x\" as \"2006\"",
+        ),
         ("tailLines=x", bad, "strconv.ParseInt: parsing \"x\": invalid syntax"),
         ("tailLines=-1", invalid, "PodLogOptions \"a\" is invalid: tailLines: Invalid value: -1"),
         ("sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z", invalid, "at most one of `sinceTime` or"),
@@ -381,12 +386,20 @@ async fn options(wire: &Wire) {
 }
 
 async fn forms(wire: &Wire) {
+    let (code, status) = wire.send("POST", &format!("{PODS}/a/portforward?ports=1,x"), "", b"").await;
+    let why = "cannot convert to []int32: strconv.ParseUint: parsing \"x\": invalid syntax";
+    check("ports", code, &status, (400, "BadRequest", why));
     for (path, accept, starts) in [
         ("/api", "application/yaml", "kind: APIVersions\n"),
         ("/api", protobuf::MEDIA_TYPE, "k8s\0"),
         ("/apis", "application/yaml", "apiVersion: v1\ngroups:\n- name: "),
         ("/apis/apps", "text/plain, application/yaml;q=0.5", "apiVersion: v1\nkind: APIGroup\n"),
         ("/apis/apps/v1", "application/yaml", "apiVersion: v1\ngroupVersion: apps/v1\n"),
+        (
+            "/apis",
+            "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            "{\"kind\":\"APIGroupDiscoveryList\"",
+        ),
         ("/apis/apps/v1", protobuf::MEDIA_TYPE, "k8s\0"),
         ("/apis/apps/v1", JSON, "{\"kind\":\"APIResourceList\""),
         ("/version", "application/yaml", "{\"major\":\"1\""),
