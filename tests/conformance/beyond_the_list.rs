@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Doc, doc, k};
 use apiserver::LocalTransport;
 use controllers::{ALL, Manager, Settings};
 
-use crate::cluster::{Cluster, play, pod, text, with};
+use crate::cluster::{Cluster, condition, play, pod, text, with};
 
 const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
 
@@ -145,5 +146,76 @@ fn a_pod_waits_for_room_and_is_told_why() {
         let other = c.get(&format!("{pods}/other")).await.ok();
         assert_eq!(text(&other, "spec.nodeName"), "");
         assert!(!other.root().find("status.conditions").exists());
+    });
+}
+
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// A pod that somebody still wants to see after its end, on a node.
+fn held(name: &str, node: &str) -> Doc {
+    let held = with(pod(name, name), "metadata.finalizers", doc!(["example.com/see"]));
+    with(held, "spec.nodeName", node)
+}
+
+/// Waits until the pod has failed and is deleted without grace; lets it go and gives it with the time that took.
+async fn ends(c: &Cluster, name: &str) -> (Doc, Duration) {
+    let (pods, since) = (c.at("/api/v1", "pods"), base::time::instant());
+    let gone = |pod: &Doc| {
+        let grace = pod.root().find("metadata.deletionGracePeriodSeconds");
+        text(pod, "status.phase") == "Failed" && grace.opt_i64() == Some(0)
+    };
+    let pod = c.until_one(&pods, name, "it is forced to end", gone).await;
+    let took = since.elapsed();
+    c.patch(&format!("{pods}/{name}"), "merge", &doc!({ "metadata": { "finalizers": [] } })).await.ok();
+    c.until_none(&format!("{pods}?fieldSelector=metadata.name%3D{name}"), "it is gone").await;
+    (pod, took)
+}
+
+#[test]
+fn pods_of_a_node_that_is_not_there_end_after_a_while() {
+    play(|c| async move {
+        let pods = c.at("/api/v1", "pods");
+        c.post(&pods, &held("orphan", "never")).await.ok();
+        c.post(&pods, &held("patient", "late")).await.ok();
+        base::time::sleep(Duration::from_secs(30)).await;
+        c.post("/api/v1/nodes", &doc!({ "metadata": { "name": "late" } })).await.ok();
+        let (orphan, took) = ends(&c, "orphan").await;
+        assert!(took.abs_diff(Duration::from_secs(10)) < Duration::from_secs(1), "{took:?}");
+        let found = orphan
+            .root()
+            .find("status.conditions")
+            .items()
+            .find(|c| c.get(k::TYPE).str() == "DisruptionTarget");
+        let why = found.map(|c| (c.get(k::STATUS).str(), c.get(k::REASON).str(), c.get(k::MESSAGE).str()));
+        assert_eq!(why, Some(("True", "DeletionByPodGC", "PodGC: node no longer exists")));
+        base::time::sleep(Duration::from_secs(60)).await;
+        let patient = c.get(&format!("{pods}/patient")).await.ok();
+        assert!(
+            text(&patient, "status.phase") == "Pending"
+                && text(&patient, "metadata.deletionTimestamp").is_empty()
+        );
+        // Nor is it hurried when it is to go, until somebody says that its node does not serve.
+        c.delete(&format!("{pods}/patient")).await.ok();
+        base::time::sleep(Duration::from_secs(60)).await;
+        let taint = doc!({ "key": OUT_OF_SERVICE, "value": "nodeshutdown", "effect": "NoExecute" });
+        for node in ["n1", "late"] {
+            assert_eq!(text(&c.get(&format!("{pods}/patient")).await.ok(), "status.phase"), "Pending");
+            c.update(&format!("/api/v1/nodes/{node}"), |n| _ = n.at(k::SPEC).list(k::TAINTS).push(&taint))
+                .await;
+        }
+        let (patient, took) = ends(&c, "patient").await;
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert_eq!(condition(&patient, "DisruptionTarget"), "");
+    });
+}
+
+#[test]
+fn a_pod_that_never_had_a_node_ends_at_once() {
+    play(|c| async move {
+        let pods = c.at("/api/v1", "pods");
+        c.post(&pods, &with(held("free", ""), "spec.schedulerName", "mine")).await.ok();
+        c.delete(&format!("{pods}/free")).await.ok();
+        let (_, took) = ends(&c, "free").await;
+        assert!(took < Duration::from_secs(1), "{took:?}");
     });
 }

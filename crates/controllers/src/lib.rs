@@ -15,6 +15,7 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod objects;
+mod pod_gc;
 mod replicaset;
 mod resourcequota;
 mod root_ca;
@@ -33,6 +34,7 @@ pub const ALL: &[Controller] = &[
     servicecidrs::SERVICE_CIDRS_CONTROLLER,
     node_ipam::NODE_IPAM,
     node_lifecycle::NODE_LIFECYCLE,
+    pod_gc::POD_GC,
     resourcequota::RESOURCE_QUOTA,
     deployment::DEPLOYMENT,
     replicaset::REPLICA_SET,

@@ -160,6 +160,11 @@ impl Ctx {
     pub fn wake(&self, key: ObjectKey) {
         self.queue.add(key);
     }
+
+    /// Wakes a key of the same controller after `wait`, or when it was to wake anyway, if that is earlier.
+    pub fn wake_after(&self, key: ObjectKey, wait: Duration) {
+        self.queue.add_after(key, wait);
+    }
 }
 
 // === impl Manager ===

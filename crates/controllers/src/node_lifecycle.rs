@@ -48,7 +48,7 @@ pub const NODE_LIFECYCLE: Controller = Controller {
         },
         Read {
             gvr: PODS,
-            indexes: &[("node", |pod| vec![pod.root().get(k::SPEC).get(k::NODE_NAME).str().to_owned()])],
+            indexes: &[("node", objects::by_node)],
             wakes: Wakes::Through {
                 index: "node",
                 map: |_, _, node| if node.is_empty() { Vec::new() } else { vec![ObjectKey::new("", node)] },

@@ -92,6 +92,11 @@ pub fn by_name(object: &Entering<'_>) -> Vec<String> {
     vec![object.name().to_owned()]
 }
 
+/// Index: the pod's node, empty without one.
+pub fn by_node(pod: &Entering<'_>) -> Vec<String> {
+    vec![pod.root().get(k::SPEC).get(k::NODE_NAME).str().to_owned()]
+}
+
 /// Index: whom to wake: `=<kind>/<name>` of the controlling owner, or the labels (as JSON) of an object without one.
 pub fn by_owner_or_labels(object: &Entering<'_>) -> Vec<String> {
     let root = object.root();
@@ -136,9 +141,14 @@ pub fn condition<'a>(object: Ref<'a>, kind: &str) -> Option<Ref<'a>> {
     object.get(k::STATUS).get(k::CONDITIONS).items().find(|c| c.get(k::TYPE).str() == kind)
 }
 
+/// The pod has run for the last time.
+pub fn has_ended(pod: Ref<'_>) -> bool {
+    matches!(pod.get(k::STATUS).get(k::PHASE).str(), "Failed" | "Succeeded")
+}
+
 /// Neither ended nor being deleted.
 pub fn is_active(pod: Ref<'_>) -> bool {
-    !matches!(pod.get(k::STATUS).get(k::PHASE).str(), "Failed" | "Succeeded") && !is_deleting(pod)
+    !has_ended(pod) && !is_deleting(pod)
 }
 
 /// The pod's `Ready` condition is true.

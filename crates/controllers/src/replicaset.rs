@@ -325,7 +325,7 @@ fn status(of: &Of, set: Ref<'_>, pods: &[Seen], failure: Option<&Failure>, now: 
 }
 
 fn is_terminating(pod: Ref<'_>) -> bool {
-    !matches!(pod.get(k::STATUS).get(k::PHASE).str(), "Failed" | "Succeeded") && objects::is_deleting(pod)
+    !objects::has_ended(pod) && objects::is_deleting(pod)
 }
 
 /// When the next ready pod becomes available.

@@ -115,8 +115,7 @@ async fn reconcile(ctx: &Ctx, key: &ObjectKey) -> Result<Action, Error> {
 
 /// Pods that have not ended.
 fn running(pods: &[std::sync::Arc<apimachinery::call::Stored>]) -> usize {
-    let ended = |p: &Doc| matches!(p.get(k::STATUS).get(k::PHASE).str(), "Failed" | "Succeeded");
-    pods.iter().filter(|p| !ended(&p.doc())).count()
+    pods.iter().filter(|p| !objects::has_ended(p.doc().root())).count()
 }
 
 async fn execute(
