@@ -11,18 +11,16 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::OutBody;
+use super::ahead::Ahead;
 use super::kubeconfig::{Kubeconfig, KubeconfigError};
 
-/// A connection. What lies beneath TLS is read in larger pieces than the 4 KiB that TLS asks for.
-pub type Stream = TlsStream<BufReader<TcpStream>>;
+/// A connection.
+pub type Stream = TlsStream<Ahead<TcpStream>>;
 
-/// How much is read at once, in bytes: two of TLS's largest records.
-const READ_BYTES: usize = 32 * 1024;
 /// How long connecting may take, TLS included.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How often a silent HTTP/2 connection is asked whether it lives, and how long it may take to answer.
@@ -85,8 +83,7 @@ impl Dialer {
         let connect = async {
             let tcp = TcpStream::connect(self.address).await?;
             tcp.set_nodelay(true)?;
-            let tcp = BufReader::with_capacity(READ_BYTES, tcp);
-            tokio_rustls::TlsConnector::from(config).connect(self.name.clone(), tcp).await
+            tokio_rustls::TlsConnector::from(config).connect(self.name.clone(), Ahead::new(tcp)).await
         };
         match base::time::timeout(CONNECT_MAX, connect).await {
             Ok(stream) => stream.map_err(failed),

@@ -5,6 +5,7 @@
 //! not be sent on a connection that had died is sent once more on a new one.
 //! Upstream: client-go rest and transport.
 
+mod ahead;
 mod connect;
 mod encode;
 mod kubeconfig;
