@@ -6,6 +6,8 @@ use apimachinery::{Status, doc, k};
 
 use super::{Attributes, Operation, Plugin};
 
+/// The taint of nodes that have not said yet that they are ready.
+pub(super) const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const SECONDS: i64 = 300;
 
 /// The plugin.
@@ -21,7 +23,7 @@ impl Plugin for DefaultTolerationSeconds {
             if attributes.operation == Operation::Delete || !attributes.is_core("pods", "") {
                 return Ok(());
             }
-            for taint in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+            for taint in [NOT_READY, "node.kubernetes.io/unreachable"] {
                 let mut all = attributes.object.get(k::SPEC).get(k::TOLERATIONS).items();
                 let tolerated = all.any(|t| {
                     matches!(t.get(k::KEY).str(), "" | "*")

@@ -4,9 +4,8 @@
 use apimachinery::call::BoxFuture;
 use apimachinery::{Status, doc, k};
 
+use super::default_toleration_seconds::NOT_READY;
 use super::{Attributes, Operation, Plugin};
-
-const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
 /// The plugin.
 pub struct TaintNodesByCondition;

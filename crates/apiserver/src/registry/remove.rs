@@ -19,6 +19,8 @@ use crate::endpoints::{Request, decode, options};
 
 /// How often a deletion begins anew because the object changed meanwhile.
 const TRIES_MAX: usize = 64;
+/// Where options have their home.
+const META: GroupVersion = GroupVersion::new("meta.k8s.io", "v1");
 /// The longest grace, in seconds: ten years.
 const GRACE_MAX: i64 = 315_360_000;
 /// Kinds whose deletion answers with the object, as upstream.
@@ -101,10 +103,10 @@ impl Options {
         // Any group's DeleteOptions will do; clients send their own group's.
         let schema = apimachinery::schema::kind("", "v1", "DeleteOptions")
             .ok_or_else(|| Status::internal("no schema of DeleteOptions"))?;
-        let given = doc.get(k::API_VERSION).str();
+        let given = GroupVersion::parse(doc.get(k::API_VERSION).str());
         let table = request.api.kinds.table();
-        let mut versions = table.all().iter().flat_map(|kind| &kind.versions);
-        let known = given == "meta.k8s.io/v1" || versions.any(|v| v.gv.to_string() == given);
+        let mut versions = table.all().iter().flat_map(|kind| &kind.versions).map(|version| &version.gv);
+        let known = given.is_some_and(|gv| gv == META || versions.any(|served| *served == gv));
         if known && doc.get(k::KIND).str() == "DeleteOptions" {
             doc.edit().set(k::API_VERSION, "v1");
         }

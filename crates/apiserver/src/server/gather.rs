@@ -34,19 +34,21 @@ struct Gathered<S> {
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
     fn drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         while self.left < self.out.len() {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out[self.left..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 written => self.left += written,
             }
         }
-        // What was needed once is not kept for long.
-        if self.left < self.out.capacity() / 4 {
-            self.out.clear();
-            self.out.shrink_to(KEPT_BYTES.max(2 * self.left));
-        }
-        self.left = 0;
+        let sent = std::mem::take(&mut self.left);
         self.out.clear();
+        // What was needed once is not kept for long: a connection says something now and then, be it a ping.
+        if sent < self.out.capacity() / 4 {
+            self.out.shrink_to(KEPT_BYTES.max(2 * sent));
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -142,6 +144,15 @@ mod tests {
             poll_fn(|cx| driver.send(cx)).await.expect("sent");
             assert_eq!(other.read(&mut got).await.expect("both"), 6);
             assert_eq!(&got, b"onetwo");
+
+            for (some, room) in
+                [(GATHERED_BYTES / 2, GATHERED_BYTES / 2), (0, GATHERED_BYTES / 2), (1, KEPT_BYTES)]
+            {
+                writer.write_all(&vec![0; some]).await.expect("taken");
+                poll_fn(|cx| driver.send(cx)).await.expect("sent");
+                other.read_exact(&mut vec![0; some]).await.expect("all");
+                assert_eq!(driver.lock().out.capacity(), room, "after {some}");
+            }
 
             let many: Vec<u8> = (0..5 * GATHERED_BYTES).map(|n| (n % 251) as u8).collect();
             let mut all = Vec::new();
